@@ -1,3 +1,61 @@
-"""Nested optimization for PyTorch."""
+"""Nested optimization for PyTorch.
+
+Optimize hyperparameters λ through the best response w*(λ) = argmin_w L_T(w, λ) of an inner
+problem: `Nested` over live modules, `hypergradient` over plain functions.
+"""
+
+from bestresponse import hyper, optim
+from bestresponse._errors import InputError
+from bestresponse._modules import select
+from bestresponse._nested import Nested
+from bestresponse._result import Result, Solution, SolveError, Stats
+from bestresponse.methods import (
+    Batches,
+    FiniteDifference,
+    Hypergradient,
+    Implicit,
+    Report,
+    Unroll,
+    hypergradient,
+)
+from bestresponse.operators import (
+    Diagonal,
+    Hessian,
+    Identity,
+    Linearization,
+    LinearOperator,
+    Matrix,
+)
+from bestresponse.solvers import CG, Dense, Neumann, Scale, linear_solve
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CG",
+    "Batches",
+    "Dense",
+    "Diagonal",
+    "FiniteDifference",
+    "Hessian",
+    "Hypergradient",
+    "Identity",
+    "Implicit",
+    "InputError",
+    "LinearOperator",
+    "Linearization",
+    "Matrix",
+    "Nested",
+    "Neumann",
+    "Report",
+    "Result",
+    "Scale",
+    "Solution",
+    "SolveError",
+    "Stats",
+    "Unroll",
+    "hyper",
+    "hypergradient",
+    "linear_solve",
+    "optim",
+    "select",
+]

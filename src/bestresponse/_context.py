@@ -1,0 +1,89 @@
+"""What surrounds a closure while it runs: randomness, autocast, kernels; all restored after."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bestresponse._errors import InputError
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How closures run during one call.
+
+    Attributes:
+        devices: indices of the CUDA devices whose random state is pinned.
+        autocast: (device type, dtype) for which the caller had autocast switched on.
+        recurrent: whether a recurrent module lives on CUDA, where cuDNN's has no second
+            derivative.
+    """
+
+    devices: tuple[int, ...] = ()
+    autocast: tuple[tuple[str, torch.dtype], ...] = ()
+    recurrent: bool = False
+
+    @contextmanager
+    def closure(self, seed: int) -> Iterator[None]:
+        """Run a closure: seeded, in the caller's autocast, with kernels that differentiate twice.
+
+        Compiled functions run eagerly, since a compiled graph has no second derivative. The
+        autocast cache is off: a cast kept from one evaluation would tie it to the next one's graph.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.random.fork_rng(devices=self.devices))
+            self._seed(seed)
+            for device_type, dtype in self.autocast:
+                stack.enter_context(torch.autocast(device_type, dtype, cache_enabled=False))
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.recurrent:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            yield
+
+    def _seed(self, seed: int) -> None:
+        # torch.manual_seed would also queue a seed for devices that nobody uses yet
+        torch.default_generator.manual_seed(seed)
+        for device in self.devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+
+    @contextmanager
+    def solve(self) -> Iterator[None]:
+        """Everything around the closures: autocast never covers it, gradients are recorded."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            for device_type, dtype in self.autocast:
+                stack.enter_context(torch.autocast(device_type, dtype, enabled=False))
+            yield
+
+
+def ambient_autocast() -> tuple[tuple[str, torch.dtype], ...]:
+    """(device type, dtype) for which autocast is on where this is called."""
+    return tuple(
+        (device_type, torch.get_autocast_dtype(device_type))
+        for device_type in ("cpu", "cuda")
+        if torch.is_autocast_enabled(device_type)
+    )
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Translate PyTorch's word for a missing second derivative into what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        missing = re.search(r"derivative for (\S+) is not implemented", str(error))
+        if missing is None and "double backward" not in str(error):
+            raise
+        what = missing.group(1).removeprefix("aten::") if missing else "a compiled function"
+        raise InputError(
+            f"The loss uses {what}, which has no second derivative; write it out in simpler "
+            "operations, or use method=br.FiniteDifference(...)."
+        ) from error

@@ -1,0 +1,271 @@
+"""`Nested`: live modules, two closures and a method; calling it gives the outer loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bestresponse._context import Surroundings
+from bestresponse._errors import InputError
+from bestresponse._guards import check_callable, check_scalar, names
+from bestresponse._modules import Parameters, is_compiled, live_parameters
+from bestresponse._purify import Batch, LiveModules, captured_modules
+from bestresponse._result import Result, Stats
+from bestresponse._tree import Tree, squared_norm
+from bestresponse.methods import Batches, Hypergradient, Method, Problem, Report
+from bestresponse.methods._base import Objective, replace_report
+from bestresponse.methods._functional import run_method
+
+_SEED_RANGE = 2**62
+
+
+class Nested:
+    """A nested problem over live modules: calling it returns the outer loss, and a report.
+
+    The gradient of that loss with respect to the hyperparameters is the hypergradient.
+
+    A call leaves weights, buffers, `.grad`, optimizer and the global random state untouched. The
+    inner closure runs in the mode the modules are in, the outer one in eval mode. Randomness
+    (dropout, augmentation) comes from a seeded stream of its own: all products of one call see
+    the same masks, the next call sees others. Draws from NumPy or from private generators cannot
+    be pinned; keep them out of the closures.
+
+    Args:
+        params: the inner parameters w: a module, several, or `select(module, filter)`.
+        hyper: the hyperparameters λ, likewise. Parameters in neither are frozen.
+        inner: `inner(*inner_batch)`, the training loss as a scalar, over the live modules.
+        outer: `outer(*outer_batch)`, the loss that λ is to make small.
+        method: how the best response is differentiated.
+        optimizer: the optimizer of the training loop; lets the report say when a training step
+            of `torch.optim.SGD` leaves its stable range.
+        max_norm: clip the hypergradient to this length.
+        outer_training: run the outer closure in the modules' own mode instead of eval mode.
+        seed: of the stream of randomness.
+        throw: raise `SolveError` for an error result; otherwise it is in the report.
+
+    Raises:
+        InputError: for modules or closures that cannot be differentiated.
+
+    Example:
+        >>> import bestresponse as br
+        >>> model, decay = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+        >>> _ = model.weight.data.fill_(1.0), decay.weight.data.fill_(2.0)
+        >>> x = torch.ones(1, 1)
+        >>> nested = br.Nested(  # ½(w − λ/2)² is smallest at w = λ/2, and the outer loss is w²
+        ...     params=model, hyper=decay,
+        ...     inner=lambda: 0.5 * (model(x) - decay(x) / 2).square().sum(),
+        ...     outer=lambda: model(x).square().sum(),
+        ...     method=br.Implicit(br.CG()),
+        ... )
+        >>> loss, report = nested()
+        >>> loss.backward()
+        >>> decay.weight.grad  # 2w·½
+        tensor([[1.]])
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        hyper: Parameters,
+        inner: Callable[..., Tensor],
+        outer: Callable[..., Tensor],
+        method: Method,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        max_norm: float | None = None,
+        outer_training: bool = False,
+        seed: int = 0,
+        throw: bool = True,
+    ) -> None:
+        self.inner = check_callable(inner, "inner")
+        self.outer = check_callable(outer, "outer")
+        self.method = method
+        self.optimizer = optimizer
+        self.max_norm = _positive(max_norm)
+        self.outer_training = outer_training
+        self.throw = throw
+        self._sources = (params, hyper)
+        self._stream = torch.Generator().manual_seed(seed)
+        self._live()  # bad modules are refused here, not at the first call
+        _warn_if_compiled(inner, outer)
+
+    def __call__(
+        self, inner_batch: Batch | Batches = (), outer_batch: Batch = ()
+    ) -> tuple[Tensor, Report]:
+        """The outer loss at the live weights, and the report.
+
+        Args:
+            inner_batch: a tuple or list (by position), a mapping (by keyword), or `Batches`.
+            outer_batch: a tuple, list or mapping.
+
+        Returns:
+            The outer loss, a scalar whose `backward()` adds the hypergradient to the `.grad` of
+            the hyperparameters; and the report. With `throw=False` a loss whose hypergradient is
+            not finite carries no gradient.
+
+        Raises:
+            SolveError: if the solve failed or a number is not finite (unless `throw=False`).
+            InputError: for closures or batches that cannot be differentiated.
+        """
+        modules, params, hyper = self._live()
+        surroundings = modules.surroundings()
+        with modules.preserved(), surroundings.solve():
+            problem = self._problem(modules, surroundings, params, hyper, inner_batch, outer_batch)
+            hypergradient = run_method(self.method, problem, throw=self.throw)
+        hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
+        if hypergradient.report.result is Result.nonfinite:
+            return hypergradient.loss, hypergradient.report
+        gradients = [hypergradient.value[name] for name in hyper]
+        loss = _Attached.apply(hypergradient.loss, gradients, *hyper.values())
+        return loss, hypergradient.report
+
+    def inner_loss(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The inner closure with λ held constant, for the training step.
+
+        `inner(*batch).backward()` would also add ∂L_T/∂λ to the hyperparameters' `.grad`; this
+        does not. Otherwise it is the closure as it is: buffers are updated, randomness is the
+        training loop's own.
+        """
+        modules, _, hyper = self._live()
+        constant = {name: leaf.detach() for name, leaf in hyper.items()}
+        batch: Batch = kwargs or args
+        return check_scalar(modules.evaluate_live(self.inner, constant, batch), "inner")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the stream of randomness."""
+        return {"stream": self._stream.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._stream.set_state(state["stream"])
+
+    def _live(self) -> tuple[LiveModules, Tree, Tree]:
+        """The live modules and tensors as they are now; both may have been replaced or moved."""
+        params_modules, params = live_parameters(self._sources[0], "params")
+        hyper_modules, hyper = live_parameters(self._sources[1], "hyper")
+        own = {id(tensor) for tensor in params.values()}
+        shared = [name for name, tensor in hyper.items() if id(tensor) in own]
+        if shared:
+            raise InputError(
+                f"The parameter {names(shared)} is in params and in hyper; "
+                "take it out of one of them with br.select."
+            )
+        closures = [self.inner, self.outer]
+        return (
+            LiveModules([*params_modules, *hyper_modules], params, hyper, closures),
+            params,
+            hyper,
+        )
+
+    def _problem(
+        self,
+        modules: LiveModules,
+        surroundings: Surroundings,
+        params: Tree,
+        hyper: Tree,
+        inner_batch: Batch | Batches,
+        outer_batch: Batch,
+    ) -> Problem:
+        def pure(closure: Callable[..., Tensor]) -> Objective:
+            def objective(params: Tree, hyper: Tree, batch: Batch, seed: int) -> Any:
+                with surroundings.closure(seed):
+                    return modules.evaluate(closure, params, hyper, batch)
+
+            return objective
+
+        def read(setting: Any, hyper: Tree) -> Any:
+            return modules.evaluate(setting, {}, hyper, ()) if callable(setting) else setting
+
+        seeds = torch.randint(_SEED_RANGE, (2,), generator=self._stream).tolist()
+        return Problem(
+            inner=pure(self.inner),
+            outer=pure(self.outer),
+            params={name: tensor.detach() for name, tensor in params.items()},
+            hyper={name: tensor.detach() for name, tensor in hyper.items()},
+            inner_batch=inner_batch,
+            outer_batch=outer_batch,
+            seeds=(seeds[0], seeds[1]),
+            read=read,
+            live=params,
+            live_hyper=hyper,
+            outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
+        )
+
+    def _with_stability(self, hypergradient: Hypergradient) -> Hypergradient:
+        """Add how far the training step is from its stable range, where that is known."""
+        report = hypergradient.report
+        stability = _stability(self.optimizer, report.stats)
+        if stability is None:
+            return hypergradient
+        report = replace(report, training_stability=stability)
+        return replace_report(
+            hypergradient, report.warn(Result.unstable_training) if stability > 1 else report
+        )
+
+
+class _Attached(torch.autograd.Function):
+    """The outer loss, with the hypergradient as its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *hyper: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise InputError(
+                "create_graph=True cannot differentiate a hypergradient, which is attached to the "
+                "outer loss as a constant; use br.Unroll inside your own graph, or drop it."
+            )
+        return None, None, *(scale.to(g.device, g.dtype) * g for g in ctx.saved_tensors)
+
+
+def _same_mode() -> Any:
+    return torch.enable_grad()
+
+
+def _positive(max_norm: float | None) -> float | None:
+    if max_norm is not None and not max_norm > 0:
+        raise InputError(f"max_norm={max_norm} is not positive; use None for no clipping.")
+    return max_norm
+
+
+def _clipped(hypergradient: Hypergradient, max_norm: float | None) -> Hypergradient:
+    """The hypergradient at most `max_norm` long; its parts are scaled along."""
+    if max_norm is None:
+        return hypergradient
+    norm = float(squared_norm(hypergradient.value).sqrt())
+    if not norm > max_norm:
+        return hypergradient
+    factor = max_norm / norm
+    value, direct, indirect = (
+        {name: leaf * factor for name, leaf in tree.items()}
+        for tree in (hypergradient.value, hypergradient.direct, hypergradient.indirect)
+    )
+    report = replace(hypergradient.report, clipped_from=norm)
+    return Hypergradient(value, direct, indirect, hypergradient.loss, report)
+
+
+def _stability(optimizer: torch.optim.Optimizer | None, stats: Stats | None) -> float | None:
+    """Learning rate times largest curvature over its limit, 2 (1 + momentum), for SGD."""
+    if not isinstance(optimizer, torch.optim.SGD) or not stats or not stats.largest_curvature:
+        return None
+    return max(
+        float(group["lr"]) * stats.largest_curvature / (2 * (1 + group["momentum"]))
+        for group in optimizer.param_groups
+    )
+
+
+def _warn_if_compiled(*closures: Callable[..., Any]) -> None:
+    if any(is_compiled(module) for closure in closures for module in captured_modules(closure)):
+        warnings.warn(
+            "A closure calls a compiled module; hypergradients run it uncompiled, since a compiled "
+            "graph has no second derivative (training stays compiled).",
+            stacklevel=3,
+        )

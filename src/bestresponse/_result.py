@@ -1,0 +1,97 @@
+"""How a computation ended: results that carry advice, and what travels with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+
+class Result(Enum):
+    """How a solve or a hypergradient ended. The value is advice: what happened, what to change.
+
+    Example:
+        >>> Result.success.is_error, Result.diverging.is_error, Result.not_stationary.is_warning
+        (False, True, True)
+    """
+
+    success = "The computation ended as asked."
+    max_steps_reached = (
+        "The tolerance was not reached within max_steps; raise max_steps or damping, "
+        "or accept the residual in the report."
+    )
+    negative_curvature = (
+        "A direction of negative curvature was met, so the inner Hessian is not positive definite "
+        "and the iterate so far was returned; raise damping, or train the inner problem further."
+    )
+    not_stationary = (
+        "The inner gradient is larger than the outer one, so the weights are far from a best "
+        "response and the implicit function theorem means little; train longer before the call."
+    )
+    unstable_training = (
+        "The training step is past its stable range (learning rate times largest curvature is too "
+        "large), so training is about to blow up; lower the learning rate or bound the decays."
+    )
+    nonfinite = (
+        "A number became infinite or NaN; look for it in the losses, lower the learning rates, "
+        "or raise damping."
+    )
+    breakdown = "The linear system is singular to working precision; raise damping, or use float64."
+    diverging = (
+        "The series grows instead of shrinking; lower the solver's lr below 2 / (largest "
+        "eigenvalue of the inner Hessian), or use CG."
+    )
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the value cannot be used."""
+        return self in (Result.nonfinite, Result.breakdown, Result.diverging)
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the value can be used with care."""
+        return self is not Result.success and not self.is_error
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a linear solve did.
+
+    Attributes:
+        steps: steps that changed the iterate.
+        products: products with the operator that were computed.
+        relative_residual: ‖b − A q‖ / ‖b‖. For Neumann that of the sum without its last term
+            (the whole sum's would cost one product more); None for Scale, which computes none.
+        growth: for Neumann, the last term's norm over that of the term before it; below 1 the
+            series is converging.
+        largest_curvature: a lower bound of the operator's largest eigenvalue, where the solver
+            saw one in passing.
+    """
+
+    steps: int
+    products: int
+    relative_residual: float | None
+    growth: float | None = None
+    largest_curvature: float | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The answer of a solve: `value`, how it ended, and what it cost."""
+
+    value: Tensor
+    result: Result
+    stats: Stats
+
+
+class SolveError(RuntimeError):
+    """A computation ended in an error.
+
+    Attributes:
+        result: how it ended; `str(error)` starts with its advice.
+    """
+
+    def __init__(self, result: Result, detail: str = "") -> None:
+        super().__init__(f"{result.value} {detail}".strip())
+        self.result = result

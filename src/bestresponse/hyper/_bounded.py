@@ -1,0 +1,193 @@
+"""Hyperparameters with bounds: unconstrained inside, constrained outside."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bestresponse._errors import InputError
+from bestresponse._modules import escape
+
+
+class Range(ABC):
+    """A smooth one-to-one map of the real line onto an open range."""
+
+    low: float
+    high: float
+
+    @abstractmethod
+    def constrain(self, raw: Tensor) -> Tensor:
+        """The value inside the range."""
+
+    @abstractmethod
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """The raw number whose value this is."""
+
+
+@dataclass(frozen=True)
+class Interval(Range):
+    """The open interval (low, high), through a sigmoid."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise InputError(
+                f"Interval({self.low}, {self.high}) is empty or unbounded; "
+                "give finite bounds with low < high."
+            )
+
+    def constrain(self, raw: Tensor) -> Tensor:
+        """Low + (high − low)·σ(raw)."""
+        return self.low + (self.high - self.low) * torch.sigmoid(raw)
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """The logit of the position in the interval."""
+        return torch.log(value - self.low) - torch.log(self.high - value)
+
+
+@dataclass(frozen=True)
+class HalfLine(Range):
+    """The open half-line (low, ∞), through a softplus."""
+
+    low: float = 0.0
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and self.high == math.inf):
+            raise InputError(
+                f"HalfLine({self.low}, {self.high}) is no half-line; give a finite low end only."
+            )
+
+    def constrain(self, raw: Tensor) -> Tensor:
+        """Low + log(1 + eʳᵃʷ)."""
+        return self.low + torch.nn.functional.softplus(raw)
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """The inverse softplus, stable at both ends."""
+        distance = value - self.low
+        return distance + torch.log(-torch.expm1(-distance))
+
+
+@dataclass(frozen=True)
+class LogRange(Range):
+    """The open range (low, high) of positive numbers, even in the logarithm."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise InputError(
+                f"LogRange({self.low}, {self.high}) is no range of positive numbers; "
+                "give 0 < low < high."
+            )
+
+    def _logs(self) -> Interval:
+        return Interval(math.log(self.low), math.log(self.high))
+
+    def constrain(self, raw: Tensor) -> Tensor:
+        """Exp of an interval of logarithms."""
+        return torch.exp(self._logs().constrain(raw))
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """The logit of the position between the logarithms of the ends."""
+        return self._logs().unconstrain(torch.log(value))
+
+
+class Bounded(nn.Module):
+    """Named hyperparameters, each in its range; read as attributes, differentiable.
+
+    Args:
+        **hyperparameters: for each name `(low, high, initial)` with finite bounds for an open
+            interval or `high=inf` for a half-line, or `(range, initial)` with a `LogRange`,
+            `Interval` or `HalfLine`. `initial` is a number, or a tensor of any shape for one
+            hyperparameter an entry.
+
+    Raises:
+        InputError: for bounds in the wrong order or an initial value outside of them.
+
+    Example:
+        >>> hyper = Bounded(dropout=(0.0, 0.8, 0.2), lr=(LogRange(1e-4, 1.0), 1e-2))
+        >>> hyper.dropout
+        tensor(0.2000, grad_fn=<ClampBackward0>)
+        >>> hyper.set(dropout=0.5)
+        >>> round(hyper.values()["dropout"].item(), 6)
+        0.5
+    """
+
+    def __init__(self, **hyperparameters: tuple[object, ...]) -> None:
+        super().__init__()
+        if not hyperparameters:
+            raise InputError("Bounded got no hyperparameter; write name=(low, high, initial).")
+        self._ranges = {name: _range(name, spec) for name, spec in hyperparameters.items()}
+        taken = [name for name in hyperparameters if hasattr(nn.Module, name) or name == "raw"]
+        if taken:
+            raise InputError(f"'{taken[0]}' is an attribute of every module; use another name.")
+        self.raw = nn.ParameterDict(
+            {
+                escape(name): nn.Parameter(self._unconstrained(name, spec[-1]))
+                for name, spec in hyperparameters.items()
+            }
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        ranges = self.__dict__.get("_ranges", {})
+        if name in ranges:
+            return self._constrained(name)
+        return super().__getattr__(name)
+
+    def values(self) -> dict[str, Tensor]:
+        """All constrained values by name, detached."""
+        return {name: self._constrained(name).detach() for name in self._ranges}
+
+    def set(self, **values: float | Tensor) -> None:
+        """Put hyperparameters to the given constrained values."""
+        for name, value in values.items():
+            if name not in self._ranges:
+                raise InputError(f"There is no hyperparameter '{name}'; known: {[*self._ranges]}.")
+            raw = self.raw[escape(name)]
+            with torch.no_grad():
+                raw.copy_(self._unconstrained(name, value).expand_as(raw))
+
+    def _constrained(self, name: str) -> Tensor:
+        """The value, kept off the ends, which rounding would reach."""
+        span = self._ranges[name]
+        value = span.constrain(self.raw[escape(name)])
+        low, high = (
+            torch.tensor(end, dtype=value.dtype, device=value.device)
+            for end in (span.low, span.high)
+        )
+        return torch.clamp(value, torch.nextafter(low, high), torch.nextafter(high, low))
+
+    def _unconstrained(self, name: str, value: object) -> Tensor:
+        """The raw value, computed in float64 so that the round trip is as exact as the type."""
+        span = self._ranges[name]
+        initial = torch.as_tensor(value)
+        dtype = initial.dtype if initial.is_floating_point() else torch.get_default_dtype()
+        exact = initial.detach().to(torch.float64)
+        if not bool(((exact > span.low) & (exact < span.high)).all()):
+            raise InputError(
+                f"{name} starts at {value}, outside of its open range ({span.low}, {span.high}); "
+                "choose an initial value inside."
+            )
+        return span.unconstrain(exact).to(dtype)
+
+    def extra_repr(self) -> str:
+        """Name and range of each hyperparameter."""
+        return ", ".join(f"{name}={span}" for name, span in self._ranges.items())
+
+
+def _range(name: str, spec: object) -> Range:
+    match spec:
+        case (Range() as span, _):
+            return span
+        case (int() | float() as low, int() | float() as high, _):
+            return HalfLine(low) if high == math.inf else Interval(low, high)
+    raise InputError(f"{name} must be (low, high, initial) or (range, initial), not {spec!r:.60}.")

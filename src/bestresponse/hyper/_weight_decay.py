@@ -1,0 +1,134 @@
+"""Weight decay with its own strength for each weight, channel, tensor, or for the model."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bestresponse._errors import InputError
+from bestresponse._modules import escape, unwrap
+
+Granularity = Literal["weight", "channel", "tensor", "model"]
+
+_NORMALIZATIONS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+_SHARED = "model"
+
+
+class WeightDecay(nn.Module):
+    """½ Σ e^λ w², with the logarithm λ of each decay as a hyperparameter.
+
+    It stores names and shapes, never the model: `decay(model)` is the penalty.
+
+    Args:
+        model: the module whose parameters decay.
+        per: one λ per `weight`, per `channel` (first dimension), per `tensor`, or one for the
+            whole `model`.
+        init: initial decay e^λ, a positive number.
+        biases: decay biases and the parameters of normalization layers too.
+
+    Raises:
+        InputError: if there is nothing to decay, or `init` is not positive.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> decay = WeightDecay(model, per="weight", init=0.1)
+        >>> decay(model)  # ½ · 0.1 · (1 + 1)
+        tensor(0.1000, grad_fn=<SumBackward0>)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        per: Granularity = "weight",
+        init: float = 1e-4,
+        biases: bool = False,
+    ) -> None:
+        super().__init__()
+        if per not in get_args(Granularity):
+            raise InputError(
+                f"per='{per}' is unknown; use one of {', '.join(get_args(Granularity))}."
+            )
+        if not 0 < init < math.inf:
+            raise InputError(f"init={init} must be positive: it is a decay, not its logarithm.")
+        decayed = _decayed_parameters(unwrap(model), biases)
+        if not decayed:
+            raise InputError(
+                "The model has no weight to decay; pass biases=True to decay biases and "
+                "normalization parameters."
+            )
+        self.per = per
+        self._names = tuple(decayed)
+        self.log_decay = nn.ParameterDict(_log_decays(decayed, per, math.log(init)))
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """The penalty of the model's parameters, a scalar."""
+        weights = dict(unwrap(model).named_parameters())
+        missing = [name for name in self._names if name not in weights]
+        if missing:
+            raise InputError(
+                f"The model has no parameter '{missing[0]}'; this WeightDecay was made for another."
+            )
+        penalties = [self._penalty(name, weights[name]) for name in self._names]
+        return torch.stack([p.to(penalties[0]) for p in penalties]).sum()
+
+    def _penalty(self, name: str, weight: Tensor) -> Tensor:
+        decay = self.log_decay[_SHARED if self.per == "model" else escape(name)].exp()
+        square = weight.to(decay.dtype).square()
+        if decay.ndim == 0:
+            return 0.5 * decay * square.sum()
+        return 0.5 * (decay * square).sum()
+
+    def extra_repr(self) -> str:
+        """Granularity and number of hyperparameters."""
+        return f"per={self.per}, hyperparameters={sum(p.numel() for p in self.parameters())}"
+
+
+def _decayed_parameters(model: nn.Module, biases: bool) -> dict[str, Tensor]:
+    parameters = dict(model.named_parameters())
+    if biases:
+        return dict(parameters)
+    normalizing = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, _NORMALIZATIONS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if id(parameter) not in normalizing and not name.rpartition(".")[2].startswith("bias")
+    }
+
+
+def _log_decays(decayed: dict[str, Tensor], per: str, log_init: float) -> dict[str, nn.Parameter]:
+    if per == "model":
+        device = next(iter(decayed.values())).device
+        return {_SHARED: nn.Parameter(torch.tensor(log_init, device=device))}
+    return {
+        escape(name): nn.Parameter(
+            torch.full(_shape(weight, per), log_init, device=weight.device, dtype=_wide(weight))
+        )
+        for name, weight in decayed.items()
+    }
+
+
+def _wide(weight: Tensor) -> torch.dtype:
+    """At least float32: a logarithm of a decay needs the digits even if its weight does not."""
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+def _shape(weight: Tensor, per: str) -> tuple[int, ...]:
+    if per == "weight":
+        return tuple(weight.shape)
+    if per == "channel" and weight.ndim:
+        return (weight.shape[0],) + (1,) * (weight.ndim - 1)
+    return ()

@@ -1,0 +1,81 @@
+"""The inner gradient at one point on a graph that is kept for all products of a solve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bestresponse._context import second_derivatives
+from bestresponse._guards import check_used
+from bestresponse._tree import Layout, Partial, Tree, leaves_of
+
+
+class Linearization:
+    """∂L_T/∂w at a point, as a graph through which products are taken (reverse over reverse).
+
+    One product costs one backward pass through the graph of the gradient; the forward pass is
+    never repeated, so all products see the same dropout masks.
+
+    Args:
+        loss: the inner loss as a function of a parameter tree and a hyperparameter tree.
+        params: the point w.
+        hyper: the point λ; may be empty.
+
+    Raises:
+        InputError: if the loss does not use some parameter, or has no second derivative.
+
+    Example:
+        >>> quadratic = lambda params, hyper: (params["w"] ** 2 * hyper["a"]).sum()
+        >>> point = Linearization(quadratic, {"w": torch.ones(2)}, {"a": torch.tensor([1.0, 3.0])})
+        >>> point.hessian_product(torch.ones(2))
+        tensor([2., 6.])
+        >>> point.mixed_product(torch.ones(2))["a"]
+        tensor([2., 2.])
+    """
+
+    def __init__(self, loss: Callable[[Tree, Tree], Tensor], params: Tree, hyper: Tree) -> None:
+        self.layout = Layout.of(params)
+        self._params, self._hyper = leaves_of(params), leaves_of(hyper)
+        value = loss(self._params, self._hyper)
+        with second_derivatives():
+            gradients = torch.autograd.grad(
+                value, list(self._params.values()), create_graph=True, allow_unused=True
+            )
+        check_used(gradients, self._params)
+        self.loss = value.detach()
+        self._gradients = dict(zip(self._params, gradients, strict=True))
+        self.gradient = self.layout.flatten(
+            {name: gradient.detach() for name, gradient in self._gradients.items()}
+        )
+
+    def hessian_product(self, vector: Tensor) -> Tensor:
+        """(∂²L_T/∂w²) v as a flat vector (n,)."""
+        product = self._vjp(vector, self._params)
+        zero_where_none = {
+            name: torch.zeros_like(self._params[name]) if leaf is None else leaf
+            for name, leaf in product.items()
+        }
+        return self.layout.flatten(zero_where_none)
+
+    def mixed_product(self, vector: Tensor) -> Partial:
+        """(∂²L_T/∂λ∂w) v by hyperparameter; None where the inner gradient does not depend."""
+        return self._vjp(vector, self._hyper)
+
+    def _vjp(self, vector: Tensor, inputs: Tree) -> Partial:
+        """The gradient of ⟨∂L_T/∂w, v⟩ with respect to `inputs`."""
+        cotangents = self.layout.unflatten(vector)
+        # a gradient that is constant in everything carries no graph and contributes nothing
+        active = [name for name, gradient in self._gradients.items() if gradient.requires_grad]
+        if not active or not inputs:
+            return dict.fromkeys(inputs)
+        with second_derivatives():
+            products = torch.autograd.grad(
+                [self._gradients[name] for name in active],
+                list(inputs.values()),
+                grad_outputs=[cotangents[name] for name in active],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        return dict(zip(inputs, products, strict=True))

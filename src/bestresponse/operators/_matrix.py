@@ -1,0 +1,140 @@
+"""Operators that are known entry by entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse.operators._base import LinearOperator
+
+
+@dataclass(frozen=True)
+class Matrix(LinearOperator):
+    """A dense symmetric matrix (n, n).
+
+    Example:
+        >>> Matrix(torch.tensor([[2.0, 0.0], [0.0, 3.0]])).mv(torch.ones(2))
+        tensor([2., 3.])
+    """
+
+    matrix: Tensor
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
+            raise InputError(
+                f"A matrix of shape {tuple(self.matrix.shape)} is not square; pass one of (n, n)."
+            )
+
+    @property
+    def size(self) -> int:
+        """The dimension n."""
+        return self.matrix.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the entries."""
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the entries."""
+        return self.matrix.device
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """The product with a vector (n,)."""
+        return self.matrix @ vector
+
+    def as_matrix(self) -> Tensor:
+        """The matrix itself."""
+        return self.matrix
+
+    def inverse(self, damping: float = 0.0) -> Matrix:
+        """The operator (A + damping·I)⁻¹."""
+        eye = torch.eye(self.size, dtype=self.dtype, device=self.device)
+        return Matrix(torch.linalg.inv(self.matrix + damping * eye))
+
+
+@dataclass(frozen=True)
+class Diagonal(LinearOperator):
+    """A diagonal matrix, given by its diagonal (n,).
+
+    Example:
+        >>> Diagonal(torch.tensor([1.0, 3.0])).inverse(damping=1.0).mv(torch.ones(2))
+        tensor([0.5000, 0.2500])
+    """
+
+    diagonal: Tensor
+
+    @property
+    def size(self) -> int:
+        """The dimension n."""
+        return self.diagonal.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the entries."""
+        return self.diagonal.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the entries."""
+        return self.diagonal.device
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """The product with a vector (n,)."""
+        return self.diagonal * vector
+
+    def as_matrix(self) -> Tensor:
+        """The dense diagonal matrix."""
+        return torch.diag(self.diagonal)
+
+    def inverse(self, damping: float = 0.0) -> Diagonal:
+        """The operator (A + damping·I)⁻¹."""
+        return Diagonal(1 / (self.diagonal + damping))
+
+
+class Identity(LinearOperator):
+    """The identity on vectors of `size` entries; `damping * Identity(...)` damps an operator.
+
+    Example:
+        >>> (0.5 * Identity(2)).mv(torch.ones(2))
+        tensor([0.5000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._size, self._dtype, self._device = size, dtype, torch.device(device)
+
+    @property
+    def size(self) -> int:
+        """The dimension n."""
+        return self._size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the vectors."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the vectors."""
+        return self._device
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """The vector itself."""
+        return vector
+
+    def as_matrix(self) -> Tensor:
+        """The dense identity matrix."""
+        return torch.eye(self.size, dtype=self.dtype, device=self.device)
+
+    def inverse(self, damping: float = 0.0) -> LinearOperator:
+        """The operator (I + damping·I)⁻¹."""
+        return self * (1 / (1 + damping))

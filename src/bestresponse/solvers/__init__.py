@@ -1,0 +1,19 @@
+"""Approximations of A⁻¹b behind one call, `linear_solve`."""
+
+from bestresponse.solvers._base import DirectSolver, IterativeSolver, Solver
+from bestresponse.solvers._cg import CG
+from bestresponse.solvers._dense import Dense
+from bestresponse.solvers._neumann import Neumann
+from bestresponse.solvers._scale import Scale
+from bestresponse.solvers._solve import linear_solve
+
+__all__ = [
+    "CG",
+    "Dense",
+    "DirectSolver",
+    "IterativeSolver",
+    "Neumann",
+    "Scale",
+    "Solver",
+    "linear_solve",
+]

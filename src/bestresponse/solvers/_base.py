@@ -1,0 +1,87 @@
+"""What a solver is: frozen settings, and one formula or a step that a shared loop repeats."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import IntEnum
+
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse._result import Result
+from bestresponse.operators import LinearOperator
+
+State = dict[str, Tensor]
+"""What an iterative solver carries: `value`, `residual_norm`, `status`, and whatever it needs."""
+
+Trace = Mapping[str, list[float]]
+"""Scalars of every step, read back in one go after the solve."""
+
+
+class Status(IntEnum):
+    """How an iterate stands, as a number that lives on the device."""
+
+    running = 0
+    converged = 1
+    negative_curvature = 2
+    breakdown = 3
+
+
+STATUS_RESULT = {
+    Status.converged: Result.success,
+    Status.negative_curvature: Result.negative_curvature,
+    Status.breakdown: Result.breakdown,
+}
+
+
+class Solver(ABC):  # noqa: B024  (a common word for the two kinds below)
+    """Settings of an approximation of A⁻¹b. Frozen; holds no tensor."""
+
+
+class DirectSolver(Solver):
+    """A solver that is one formula."""
+
+    @abstractmethod
+    def solve(
+        self, operator: LinearOperator, vector: Tensor
+    ) -> tuple[Tensor, Result, Tensor | None]:
+        """The value, how it ended, and the residual b − A q where it is known.
+
+        It need not check for non-finite numbers.
+        """
+
+
+class IterativeSolver(Solver):
+    """A solver whose step the shared loop of `linear_solve` repeats.
+
+    Subclasses are frozen dataclasses with the fields `max_steps`, `rtol` and `atol`. A step never
+    asks the host for a number: it sets `status` instead, and the loop freezes what has ended.
+    """
+
+    max_steps: int
+    rtol: float | None
+    atol: float | None
+    traced: tuple[str, ...] = ()
+
+    @abstractmethod
+    def start(self, operator: LinearOperator, vector: Tensor) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, operator: LinearOperator, state: State) -> State:
+        """The state after one more product."""
+
+    @abstractmethod
+    def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
+        """A verdict on the traced scalars, and further `Stats` fields."""
+
+
+def check_settings(solver: IterativeSolver) -> None:
+    """Refuse a step budget or a tolerance that makes no sense."""
+    name = type(solver).__name__
+    if solver.max_steps < 0:
+        raise InputError(f"{name}(max_steps={solver.max_steps}) is negative; use 0 or more.")
+    for field, tolerance in (("rtol", solver.rtol), ("atol", solver.atol)):
+        if tolerance is not None and not tolerance > 0:
+            raise InputError(f"{name}({field}={tolerance}) is not positive; use a small number.")

@@ -1,0 +1,185 @@
+"""`linear_solve`: the one place where a solver is run, guarded and judged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse._result import Result, Solution, SolveError, Stats
+from bestresponse.operators import LinearOperator
+from bestresponse.solvers._base import (
+    STATUS_RESULT,
+    DirectSolver,
+    IterativeSolver,
+    Solver,
+    State,
+    Status,
+    Trace,
+)
+
+_STEPS_BETWEEN_LOOKS = 4  # at a tolerance, on a device that runs ahead of the host
+
+
+def linear_solve(
+    operator: LinearOperator, vector: Tensor, solver: Solver, *, throw: bool = True
+) -> Solution:
+    """Approximate A⁻¹b.
+
+    With a fixed budget of steps nothing waits for the device before the end; with a tolerance,
+    the loop looks at the status every few products.
+
+    Args:
+        operator: the symmetric linear map A of size n.
+        vector: the right-hand side b, shape (n,).
+        solver: settings, such as `CG(max_steps=20)`.
+        throw: raise `SolveError` for an error result instead of returning it.
+
+    Returns:
+        The solution with its result and stats.
+
+    Raises:
+        SolveError: if the value is not finite, or the solver broke down or diverges.
+        InputError: if the shapes do not fit.
+
+    Example:
+        >>> from bestresponse.operators import Matrix
+        >>> from bestresponse.solvers import CG
+        >>> A = Matrix(torch.tensor([[4.0, 1.0], [1.0, 3.0]]))
+        >>> linear_solve(A, torch.tensor([1.0, 2.0]), CG(max_steps=2)).value
+        tensor([0.0909, 0.6364])
+    """
+    if vector.shape != (operator.size,):
+        raise InputError(
+            f"The right-hand side has shape {tuple(vector.shape)}, the operator needs "
+            f"({operator.size},); flatten it first."
+        )
+    counted = _Counted(operator)
+    with torch.no_grad():
+        if isinstance(solver, DirectSolver):
+            solution = _direct(counted, vector, solver)
+        elif isinstance(solver, IterativeSolver):
+            solution = _iterate(counted, vector, solver)
+        else:
+            raise InputError(
+                f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
+            )
+        if not bool(torch.isfinite(solution.value).all()):
+            solution = Solution(solution.value, Result.nonfinite, solution.stats)
+    if throw and solution.result.is_error:
+        raise SolveError(solution.result, f"({type(solver).__name__}, {solution.stats})")
+    return solution
+
+
+class _Counted(LinearOperator):
+    """An operator that counts its products."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        self.operator, self.products = operator, 0
+
+    @property
+    def size(self) -> int:
+        return self.operator.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.operator.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.operator.device
+
+    def mv(self, vector: Tensor) -> Tensor:
+        self.products += 1
+        return self.operator.mv(vector)
+
+    def as_matrix(self) -> Tensor:
+        self.products += self.size
+        return self.operator.as_matrix()
+
+
+def _direct(operator: _Counted, vector: Tensor, solver: DirectSolver) -> Solution:
+    value, result, residual = solver.solve(operator, vector)
+    relative = None if residual is None else _ratio(residual.norm(), vector.norm())
+    return Solution(value, result, Stats(1, operator.products, relative))
+
+
+def _iterate(operator: _Counted, vector: Tensor, solver: IterativeSolver) -> Solution:
+    target = _target(solver, vector)
+    state = solver.start(operator, vector)
+    history: list[list[Tensor]] = []
+    for step in range(solver.max_steps):
+        if target is not None and _may_look(step, vector) and not _running(state):
+            break
+        state = _frozen_where_ended(state, _advance(operator, solver, state, target))
+        history.append([state[name] for name in ("status", *solver.traced)])
+    return _read_back(operator, vector, solver, state, history)
+
+
+def _target(solver: IterativeSolver, vector: Tensor) -> Tensor | None:
+    """The residual norm that is asked for; None for a fixed budget."""
+    if solver.rtol is None and solver.atol is None:
+        return None
+    return torch.clamp((solver.rtol or 0.0) * vector.norm(), min=solver.atol or 0.0)
+
+
+def _advance(
+    operator: LinearOperator, solver: IterativeSolver, state: State, target: Tensor | None
+) -> State:
+    new = solver.step(operator, state)
+    if target is not None:
+        reached = (new["status"] == Status.running) & (new["residual_norm"] <= target)
+        new["status"] = torch.where(reached, int(Status.converged), new["status"])
+    return new
+
+
+def _may_look(step: int, vector: Tensor) -> bool:
+    return vector.device.type == "cpu" or step % _STEPS_BETWEEN_LOOKS == 0
+
+
+def _running(state: State) -> bool:
+    return bool(state["status"] == Status.running)
+
+
+def _frozen_where_ended(old: State, new: State) -> State:
+    running = old["status"] == Status.running
+    return {name: torch.where(running, new[name], old[name]) for name in new}
+
+
+def _read_back(
+    operator: _Counted,
+    vector: Tensor,
+    solver: IterativeSolver,
+    state: State,
+    history: list[list[Tensor]],
+) -> Solution:
+    """One transfer to the host for everything that is to be known of the solve."""
+    final = torch.stack([state["status"].double(), state["residual_norm"].double()])
+    status, residual = final.tolist()
+    rows = (
+        torch.stack([torch.stack([s.double() for s in row]) for row in history]).tolist()
+        if history
+        else []
+    )
+    # a step counts if the iterate was still running before it
+    taken = sum(1 for row in [[Status.running], *rows][: len(rows)] if row[0] == Status.running)
+    trace: Trace = {
+        name: [row[i] for row in rows[:taken]] for i, name in enumerate(solver.traced, start=1)
+    }
+    verdict, further = solver.judge(trace)
+    result = _result(Status(int(status)), verdict, solver)
+    relative = residual / norm if (norm := float(vector.norm())) else 0.0
+    return Solution(state["value"], result, Stats(taken, operator.products, relative, **further))
+
+
+def _result(status: Status, verdict: Result, solver: IterativeSolver) -> Result:
+    if verdict is not Result.success:
+        return verdict
+    if status is not Status.running:
+        return STATUS_RESULT[status]
+    asked = solver.rtol is not None or solver.atol is not None
+    return Result.max_steps_reached if asked else Result.success
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> float:
+    return float(numerator / denominator) if float(denominator) else 0.0
