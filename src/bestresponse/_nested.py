@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -131,10 +132,9 @@ class Nested:
         does not. Otherwise it is the closure as it is: buffers are updated, randomness is the
         training loop's own.
         """
-        modules, _, hyper = self._live()
-        constant = {name: leaf.detach() for name, leaf in hyper.items()}
-        batch: Batch = kwargs or args
-        return check_scalar(modules.evaluate_live(self.inner, constant, batch), "inner")
+        _, hyper = live_parameters(self._sources[1], "hyper")
+        with _constant(hyper.values()):
+            return check_scalar(self.inner(*args, **kwargs), "inner")
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the stream of randomness."""
@@ -224,6 +224,19 @@ class _Attached(torch.autograd.Function):
                 "outer loss as a constant; use br.Unroll inside your own graph, or drop it."
             )
         return None, None, *(scale.to(g.device, g.dtype) * g for g in ctx.saved_tensors)
+
+
+@contextmanager
+def _constant(leaves: Iterable[Tensor]) -> Iterator[None]:
+    """The leaves without gradients, for as long as a graph is recorded."""
+    leaves = list(leaves)
+    try:
+        for leaf in leaves:
+            leaf.requires_grad_(False)
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(True)
 
 
 def _same_mode() -> Any:

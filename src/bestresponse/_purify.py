@@ -99,15 +99,6 @@ class LiveModules:
             swaps[name] = buffer.clone()
         return torch.func.functional_call(self._host, swaps, (closure, batch))
 
-    def evaluate_live(self, closure: Callable[..., Any], hyper: Tree, batch: Batch) -> Any:
-        """The closure on the live modules, as a training step runs it, but for `hyper`."""
-        swaps = {
-            name: hyper[own_name]
-            for name, (role, own_name) in self._roles.items()
-            if role == "hyper"
-        }
-        return torch.func.functional_call(self._host, swaps, (closure, batch))
-
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
         """All modules in eval mode; each one's own mode is restored after."""

@@ -1,0 +1,1 @@
+"""What one hypergradient costs, beside the peers. Run with `python -m benchmarks`."""

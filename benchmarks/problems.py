@@ -1,0 +1,164 @@
+"""The nested problems whose hypergradients are timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import bestresponse as br
+from benchmarks import models
+from bestresponse.data import load
+
+Batch = tuple[Tensor, Tensor]
+DECAYS, WEIGHTS = "decays", "weights"
+HYPERS = {DECAYS: "one decay per weight and bias", WEIGHTS: "one weight per example"}
+
+_DATA = Path(__file__).parents[2] / "shared" / "data"
+_DECAY = 1e-4
+_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model and the batches it is trained on.
+
+    Attributes:
+        title: the heading of its column.
+        build: the model.
+        data: the folder of its data set, and the shape that the model wants an example in.
+        shape: of one example.
+        rows: the size of the inner batch and of the outer one.
+        damping: keeps CG away from negative curvature.
+        targets: upper limits from the issue, by method.
+    """
+
+    title: str
+    build: Callable[[], nn.Module]
+    data: str
+    shape: tuple[int, ...]
+    rows: int
+    damping: float
+    targets: dict[str, float]
+
+
+PROBLEMS = {
+    "logistic": Problem(
+        "logistic 784→10, 2,000 rows",
+        models.logistic_regression,
+        "mnist",
+        (784,),
+        2000,
+        0.1,
+        {"scale": 2.4, "Neumann 20": 20},
+    ),
+    "mlp": Problem(
+        "MLP 784-512-512-10, batch 256",
+        models.perceptron,
+        "mnist",
+        (784,),
+        256,
+        1.0,
+        {"scale": 2.4, "Neumann 20": 29},
+    ),
+    "conv": Problem(
+        "conv net 3×32×32, batch 64",
+        models.convolutional,
+        "cifar10",
+        (3, 32, 32),
+        64,
+        1.0,
+        {"scale": 2.4, "Neumann 20": 43},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem with its hyperparameters: live modules and two batches of equal size.
+
+    Attributes:
+        kind: `DECAYS` or `WEIGHTS`.
+        model: the module that holds w.
+        hyper: the module that holds λ.
+        inner_batch: inputs and labels.
+        outer_batch: inputs and labels.
+        damping: for CG.
+    """
+
+    kind: str
+    model: nn.Module
+    hyper: nn.Module
+    inner_batch: Batch
+    outer_batch: Batch
+    damping: float
+
+    def inner(self, x: Tensor, y: Tensor) -> Tensor:
+        """The training loss over the live modules, decay included."""
+        return self.inner_with(self.hyper, x, y)
+
+    def inner_with(self, hyper: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The training loss with other hyperparameters."""
+        if self.kind == DECAYS:
+            return F.cross_entropy(self.model(x), y) + hyper(self.model)
+        losses = F.cross_entropy(self.model(x), y, reduction="none")
+        weights = hyper(torch.arange(len(y)))
+        return (weights * losses).mean() + _constant_decay(list(self.model.parameters()))
+
+    def outer(self, x: Tensor, y: Tensor) -> Tensor:
+        """The validation loss over the live modules."""
+        return F.cross_entropy(self.model(x), y)
+
+    def inner_of(
+        self, logits: Tensor, y: Tensor, params: Sequence[Tensor], hyper: Sequence[Tensor]
+    ) -> Tensor:
+        """The training loss from its parts, for libraries that want functions of tensors."""
+        if self.kind == DECAYS:
+            pairs = zip(params, hyper, strict=True)
+            penalty = 0.5 * torch.stack([(h.exp() * w.square()).sum() for w, h in pairs]).sum()
+            return F.cross_entropy(logits, y) + penalty
+        losses = F.cross_entropy(logits, y, reduction="none")
+        return (torch.sigmoid(hyper[0]) * losses).mean() + _constant_decay(params)
+
+    def plain_gradient(self) -> Callable[[], None]:
+        """The unit: one training gradient with respect to the weights only."""
+        hyper = copy.deepcopy(self.hyper).requires_grad_(False)
+
+        def gradient() -> None:
+            self.model.zero_grad()
+            self.inner_with(hyper, *self.inner_batch).backward()
+
+        return gradient
+
+
+def make_case(problem: Problem, kind: str, notice: Callable[[str], None]) -> Case:
+    """The problem at seeded initial weights; says so through `notice` if data is missing."""
+    torch.manual_seed(0)
+    model = problem.build()
+    hyper = (
+        br.hyper.WeightDecay(model, per="weight", init=_DECAY, biases=True)
+        if kind == DECAYS
+        else br.hyper.ExampleWeights(problem.rows)
+    )
+    inputs, labels = _examples(problem, 2 * problem.rows, notice)
+    inner, outer = zip(inputs.chunk(2), labels.chunk(2), strict=True)
+    return Case(kind, model, hyper, inner, outer, problem.damping)
+
+
+def _examples(problem: Problem, count: int, notice: Callable[[str], None]) -> Batch:
+    folder = _DATA / problem.data
+    if folder.is_dir():
+        data = load(folder)
+        rows = torch.randperm(len(data))[:count]
+        return data.inputs[rows].reshape(-1, *problem.shape) / data.max_value, data.labels[rows]
+    notice(f"No {problem.data} here: random data of the same shape (the cost is the same).")
+    return torch.rand(count, *problem.shape), torch.randint(_CLASSES, (count,))
+
+
+def _constant_decay(params: Sequence[Tensor]) -> Tensor:
+    return 0.5 * _DECAY * torch.stack([w.square().sum() for w in params]).sum()

@@ -1,0 +1,185 @@
+"""The built-in classifiers, and a factory in the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bestresponse._errors import InputError
+
+Shape = tuple[int, ...]
+
+
+def linear(shape: Shape, classes: int) -> nn.Module:
+    """Multinomial logistic regression."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), classes))
+
+
+def mlp(shape: Shape, classes: int) -> nn.Module:
+    """One hidden layer of 256."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(prod(shape), 256), nn.ReLU(), nn.Linear(256, classes)
+    )
+
+
+def cnn(shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions and a linear layer."""
+    channels = _image(shape, "cnn")[0]
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(64 * 16, classes),
+    )
+
+
+def resnet(shape: Shape, classes: int) -> nn.Module:
+    """Three stages of two residual blocks each, with batch normalization."""
+    widths = (16, 32, 64)
+    layers: list[nn.Module] = [_convolution(_image(shape, "resnet")[0], widths[0]), nn.ReLU()]
+    before = widths[0]
+    for stage, width in enumerate(widths):
+        layers += [_Residual(before, width, stride=1 if stage == 0 else 2), _Residual(width, width)]
+        before = width
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(inputs, outputs, stride), nn.ReLU(), _convolution(outputs, outputs)
+        )
+        self.skip = (
+            nn.Identity()
+            if inputs == outputs and stride == 1
+            else nn.Conv2d(inputs, outputs, 1, stride)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def _image(shape: Shape, name: str) -> Shape:
+    if len(shape) != 3 or min(shape[1:]) < 4:
+        raise InputError(
+            f"--model {name} needs images of at least 4×4 pixels, the data has shape {shape}; "
+            "use --model mlp or linear."
+        )
+    return shape
+
+
+BUILT_IN: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "linear": linear,
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+}
+
+
+def is_file(model: str) -> bool:
+    """Whether `model` names a factory in a file."""
+    return model not in BUILT_IN and ":" in model
+
+
+def factory(model: str) -> Callable[[], nn.Module] | Callable[[Shape, int], nn.Module]:
+    """The function that builds `model`: a built-in name or `FILE.py:FACTORY`."""
+    if model in BUILT_IN:
+        return BUILT_IN[model]
+    if not is_file(model):
+        raise InputError(
+            f"--model {model} is unknown; use {', '.join(BUILT_IN)} or FILE.py:FACTORY."
+        )
+    path, _, name = model.rpartition(":")
+    if not Path(path).is_file():
+        raise InputError(f"--model names the file '{path}', which does not exist.")
+    found = getattr(_load(Path(path)), name, None)
+    if not callable(found):
+        raise InputError(f"'{path}' has no function '{name}'; name one as FILE.py:FACTORY.")
+    return found
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"'{path}' is no Python file; name one as FILE.py:FACTORY.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"'{path}' fails when it is imported: {_said(error)}.") from error
+    return module
+
+
+def build(model: str, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """A freshly initialised classifier of inputs `shape` into `classes`; same seed, same weights.
+
+    A factory in a file is called as `factory(shape, classes)`.
+
+    Raises:
+        InputError: if the factory fails or gives something that is no such classifier.
+    """
+    make: Any = factory(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            made = make(shape, classes)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"--model {model} failed when called as FACTORY({shape}, {classes}): {_said(error)}."
+            ) from error
+    _check(made, model, shape, classes)
+    return made
+
+
+def _check(made: object, model: str, shape: Shape, classes: int) -> None:
+    if not isinstance(made, nn.Module):
+        raise InputError(f"--model {model} returned {type(made).__name__}, not a torch.nn.Module.")
+    if [name for name, _ in made.named_children()] == ["_orig_mod"]:
+        raise InputError(
+            f"--model {model} returned a compiled module, which has no second derivative; "
+            "return it uncompiled."
+        )
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise InputError(f"--model {model} returned a module without trainable parameters.")
+    training = made.training
+    try:
+        with torch.no_grad():
+            out = made.eval()(torch.zeros(2, *shape))
+    except Exception as error:
+        raise InputError(
+            f"--model {model} fails on a batch of shape {(2, *shape)}: {_said(error)}."
+        ) from error
+    made.train(training)
+    if not isinstance(out, Tensor) or out.shape != (2, classes):
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(
+            f"--model {model} maps a batch of 2 to {got}; it must give (2, {classes}), "
+            "one logit a class."
+        )
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, without its final stop."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -1,0 +1,155 @@
+"""What a `tune` run came to: the table, the headline figures, and a plain verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from bestresponse.apps._rows import LABELS, ROWS, TUNED, UNTUNED, Data
+from bestresponse.apps._run import RESULT_FILE, RunFolder
+from bestresponse.apps._training import Score, Training
+from bestresponse.apps._tuning import Hyperparameters, Tally
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    examples: int
+    test_accuracy: float
+    test_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        rows: the tuned run and the simple alternatives.
+        headline: the figures that the terminal prints, by name.
+        tuning: what the hypergradients cost and how they ended.
+        verdict: one sentence that says whether tuning paid.
+    """
+
+    rows: tuple[Row, ...]
+    headline: dict[str, float]
+    tuning: dict[str, Any]
+    verdict: str
+
+    def write(self, folder: RunFolder) -> None:
+        """As `result.json`."""
+        folder.write_json(RESULT_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Outcome:
+        """The result of a finished run."""
+        content = folder.read_json(RESULT_FILE)
+        rows = tuple(Row(**row) for row in content["rows"])
+        return cls(rows, content["headline"], content["tuning"], content["verdict"])
+
+
+def outcome(
+    scored: Mapping[str, tuple[Training, Score]],
+    hyper: Hyperparameters,
+    data: Data,
+    tally: Tally,
+    corrupted: bool,
+) -> Outcome:
+    """The outcome of finished trainings."""
+    rows = tuple(_row(*scored[name]) for name in ROWS)
+    headline = {f"{row.name}_test_accuracy": row.test_accuracy for row in rows}
+    headline |= {f"{row.name}_test_loss": row.test_loss for row in rows}
+    headline |= {f"{row.name}_seconds": row.seconds for row in rows}
+    headline["hypergradient_calls"] = tally.calls
+    headline["products"] = tally.products
+    if tally.worst_residual is not None:
+        headline["worst_relative_residual"] = tally.worst_residual
+    if corrupted and hyper.weights is not None:
+        headline |= _cleaning(hyper, data)
+    tuning = {"warnings": tally.warnings, "stopped_at": tally.stopped_at}
+    return Outcome(rows, headline, tuning, _verdict(rows))
+
+
+def _row(training: Training, result: Score) -> Row:
+    return Row(
+        training.name, len(training.examples), result.accuracy, result.loss, training.seconds
+    )
+
+
+def _cleaning(hyper: Hyperparameters, data: Data) -> dict[str, float]:
+    """How well low weights find flipped labels."""
+    weights, flipped = hyper.values()["weights"].cpu(), data.flipped
+    lowest = weights.argsort(stable=True)[: int(flipped.sum())]
+    return {
+        "auroc": float(roc_auc_score(flipped.numpy(), -weights.numpy())),
+        "precision_of_lowest_weights": float(flipped[lowest].double().mean()),
+    }
+
+
+def _verdict(rows: tuple[Row, ...]) -> str:
+    by_name = {row.name: row for row in rows}
+    tuned = by_name.pop(TUNED)
+    best = max(by_name.values(), key=lambda row: row.test_accuracy)
+    figures = f"{tuned.test_accuracy:.4f} against {best.test_accuracy:.4f} ({LABELS[best.name]})"
+    if tuned.test_accuracy > best.test_accuracy:
+        return f"Tuning paid: test accuracy {figures}."
+    if tuned.test_accuracy == best.test_accuracy:
+        return f"Tuning only drew level with a simple alternative: test accuracy {figures}."
+    return f"Tuning did not pay here: test accuracy {figures}. Use the simple alternative."
+
+
+def print_outcome(result: Outcome, path: Path, console: Console) -> None:
+    """The table and the headline, for a person."""
+    table = Table(title="Same data, same number of steps", title_justify="left")
+    table.add_column("trained on")
+    for heading in ("examples", "test accuracy", "test loss", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in result.rows:
+        style = "bold" if row.name == TUNED else ""
+        table.add_row(
+            LABELS[row.name],
+            f"{row.examples:,}",
+            f"{row.test_accuracy:.4f}",
+            f"{row.test_loss:.4f}",
+            f"{row.seconds:.1f}",
+            style=style,
+        )
+    console.print(table)
+    for line in notes(result):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def notes(result: Outcome) -> list[str]:
+    """The figures of the tuned run, in sentences."""
+    head = result.headline
+    residual = head.get("worst_relative_residual")
+    known = (
+        f"worst relative residual {residual:.2g}"
+        if residual is not None
+        else ("no residual (no linear system was solved)")
+    )
+    ratio = head[f"{TUNED}_seconds"] / max(head[f"{UNTUNED}_seconds"], 1e-9)
+    lines = [
+        f"Tuned run: {head['hypergradient_calls']:.0f} hypergradients, {head['products']:.0f} "
+        f"products, {known}, {ratio:.2f} × the time of the untuned run."
+    ]
+    if result.tuning["stopped_at"] is not None:
+        lines.append(f"Tuning stopped early, at step {result.tuning['stopped_at']}.")
+    for name, count in result.tuning["warnings"].items():
+        lines.append(f"Warning in {count} hypergradients: {name} (see docs/failures.md).")
+    if "auroc" in head:
+        lines.append(
+            f"Flipped labels found by low weights: AUROC {head['auroc']:.4f}, precision among "
+            f"the lowest {head['precision_of_lowest_weights']:.4f}."
+        )
+    return lines

@@ -1,0 +1,174 @@
+"""The rows of `tune`'s table: the tuned run, and what a sensible person would do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+import bestresponse as br
+from bestresponse.apps import _models
+from bestresponse.apps._examples import Examples, corrupted
+from bestresponse.apps._training import Training, predictions
+from bestresponse.apps._tuning import Hyperparameters, Schedule, Tuner
+from bestresponse.data import Splits
+
+if TYPE_CHECKING:
+    from bestresponse.apps.tune import Tune
+
+UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED = ROWS = (
+    "untuned",
+    "validation_only",
+    "train_and_validation",
+    "filtered",
+    "tuned",
+)
+
+LABELS = {
+    UNTUNED: "untuned",
+    VALIDATION_ONLY: "validation set alone",
+    BOTH: "training and validation sets together",
+    FILTERED: "training examples that the validation model agrees with",
+    TUNED: "tuned",
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The roles as a run uses them.
+
+    Attributes:
+        train: with labels that may be flipped.
+        validation: clean.
+        test: clean.
+        flipped: which training labels were flipped, bool (n,).
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    flipped: Tensor
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.train.split.dataset.class_names)
+
+
+def make_data(splits: Splits, corrupt: float, seed: int, device: torch.device) -> Data:
+    """The roles, with a share of the training labels flipped."""
+    classes = len(splits.train.dataset.class_names)
+    labels, flipped = corrupted(splits.train.labels, classes, corrupt, seed)
+    return Data(
+        Examples(splits.train, labels, device),
+        Examples(splits.validation, splits.validation.labels, device),
+        Examples(splits.test, splits.test.labels, device),
+        flipped,
+    )
+
+
+class Bench:
+    """Builds the trainings of one run: same initial weights, batches and optimizer for all."""
+
+    def __init__(self, settings: Tune, data: Data, record: Callable[..., None]) -> None:
+        self.settings, self.data, self._record = settings, data, record
+        self.device = data.train.device
+
+    def plain(self, name: str, examples: Examples) -> Training:
+        """A training without hyperparameter steps, at the initial decay."""
+        model = self._model()
+        fixed = self._hyperparameters(model, None)
+        return self._training(name, examples, model, lambda x, y, i: fixed.loss(model, x, y, i))
+
+    def filtered(self, judge: nn.Module) -> Training:
+        """A training on the examples whose label a model of the validation set agrees with.
+
+        Where it agrees with none, the examples stay as they are.
+        """
+        train = self.data.train
+        agreed = (predictions(judge, train) == train.labels).nonzero()[:, 0]
+        return self.plain(FILTERED, train.subset(agreed) if len(agreed) else train)
+
+    def tuned(self) -> tuple[Training, Hyperparameters]:
+        """The training with hyperparameter steps beside it."""
+        settings, model, train = self.settings, self._model(), self.data.train
+        hyper = self._hyperparameters(model, len(train))
+        optimizer = self._optimizer(model)
+        nested = br.Nested(
+            params=model,
+            hyper=hyper,
+            inner=lambda x, y, i: hyper.loss(model, x, y, i),
+            outer=lambda x, y: nn.functional.cross_entropy(model(x), y),
+            method=settings.make_method(optimizer),
+            seed=settings.seed,
+        )
+        tuner = Tuner(
+            nested,
+            torch.optim.Adam(
+                [p for p in hyper.parameters() if p.requires_grad], lr=settings.hyper_lr
+            ),
+            Schedule(settings.warmup, settings.interval, settings.patience),
+            train,
+            self.data.validation,
+            inner_batch=settings.inner_batch,
+            outer_batch=settings.outer_batch,
+            inner_batches=settings.unroll_steps if settings.method == "unroll" else 1,
+            seed=settings.seed,
+            record=self._record,
+        )
+        training = self._training(
+            TUNED, train, model, nested.inner_loss, optimizer=optimizer, companion=tuner
+        )
+        self._probe(nested, tuner)
+        return training, hyper
+
+    def _probe(self, nested: br.Nested, tuner: Tuner) -> None:
+        """One hypergradient of two examples, thrown away: what cannot be tuned is refused now."""
+        state = nested.state_dict()
+        index = torch.arange(min(2, len(tuner.train)))
+        inner = (*tuner.train.batch(index), index)
+        batch = br.Batches([inner] * tuner.inner_batches) if tuner.inner_batches > 1 else inner
+        nested(batch, tuner.validation.batch(index))
+        nested.load_state_dict(state)
+
+    def _model(self) -> nn.Module:
+        split = self.data.train.split
+        settings = self.settings
+        model = _models.build(settings.model, split.dataset.shape, self.data.classes, settings.seed)
+        return model.to(self.device)
+
+    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(trainable, lr=self.settings.lr)
+
+    def _hyperparameters(self, model: nn.Module, examples: int | None) -> Hyperparameters:
+        """Hyperparameters for so many examples; for None the initial ones, fixed."""
+        groups = self.settings.groups if examples is not None else ()
+        per = self.settings.decay_per if "decay" in groups else "model"
+        decay = br.hyper.WeightDecay(model, per=per, init=self.settings.decay)
+        weights = br.hyper.ExampleWeights(examples) if examples and "weights" in groups else None
+        made = Hyperparameters(decay, weights, decay_is_tuned="decay" in groups)
+        return made.to(self.device)
+
+    def _training(
+        self,
+        name: str,
+        examples: Examples,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        optimizer: torch.optim.Optimizer | None = None,
+        companion: Tuner | None = None,
+    ) -> Training:
+        return Training(
+            name,
+            examples,
+            model,
+            optimizer or self._optimizer(model),
+            loss,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            companion=companion,
+        )

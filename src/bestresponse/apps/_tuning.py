@@ -1,0 +1,203 @@
+"""Hyperparameter steps beside a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import bestresponse as br
+from bestresponse.apps._examples import Examples, Order
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Hyperparameters(nn.Module):
+    """The hyperparameters of a classifier's training loss, and that loss.
+
+    Args:
+        decay: the weight-decay penalty, tuned or not; None for none.
+        weights: example weights; None for none.
+        decay_is_tuned: whether the decay is among the hyperparameters.
+    """
+
+    def __init__(
+        self,
+        decay: br.hyper.WeightDecay | None,
+        weights: br.hyper.ExampleWeights | None,
+        *,
+        decay_is_tuned: bool,
+    ) -> None:
+        super().__init__()
+        self.decay, self.weights = decay, weights
+        if decay is not None:
+            decay.requires_grad_(decay_is_tuned)
+
+    def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """The (weighted) mean cross-entropy of a batch plus the penalty, a scalar."""
+        if self.weights is None:
+            data = F.cross_entropy(model(inputs), labels)
+        else:
+            each = F.cross_entropy(model(inputs), labels, reduction="none")
+            data = (self.weights(index.to(each.device)) * each).mean()
+        return data if self.decay is None else data + self.decay(model)
+
+    def values(self) -> dict[str, Tensor]:
+        """The tuned hyperparameters as people read them: weights, and decays e^λ."""
+        found: dict[str, Tensor] = {}
+        if self.weights is not None:
+            everyone = torch.arange(self.weights.raw.numel(), device=self.weights.raw.device)
+            found["weights"] = self.weights(everyone).detach()
+        if self.decay is not None and next(self.decay.parameters()).requires_grad:
+            logs = [leaf.detach().reshape(-1) for leaf in self.decay.parameters()]
+            found["decay"] = torch.cat(logs).exp()
+        return found
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When hyperparameter steps are taken.
+
+    Attributes:
+        warmup: training steps before the first.
+        interval: training steps between two.
+        patience: stop tuning after so many without a better validation loss; 0 for never.
+    """
+
+    warmup: int
+    interval: int
+    patience: int
+
+    def is_due(self, step: int) -> bool:
+        """Whether a hyperparameter step follows training step `step`."""
+        return step > self.warmup and (step - self.warmup) % self.interval == 0
+
+
+@dataclass
+class Tally:
+    """What the hypergradients of a run have cost and how they ended."""
+
+    calls: int = 0
+    products: int = 0
+    worst_residual: float | None = None
+    warnings: dict[str, int] = field(default_factory=dict)
+    best_loss: float = math.inf
+    calls_since_best: int = 0
+    stopped_at: int | None = None
+
+    def add(self, report: br.Report) -> None:
+        """Count one hypergradient."""
+        self.calls += 1
+        self.products += report.products
+        if report.relative_residual is not None:
+            self.worst_residual = max(self.worst_residual or 0.0, report.relative_residual)
+        for warning in report.warnings:
+            self.warnings[warning.name] = self.warnings.get(warning.name, 0) + 1
+        better = report.outer_loss < self.best_loss
+        self.best_loss = min(self.best_loss, report.outer_loss)
+        self.calls_since_best = 0 if better else self.calls_since_best + 1
+
+
+class Tuner:
+    """Takes a hyperparameter step whenever one is due; a companion of `Training`.
+
+    Args:
+        nested: the nested problem; the inner closure takes (inputs, labels, index).
+        optimizer: steps the hyperparameters.
+        schedule: when.
+        train: inner examples, drawn `inner_batch` at a time (times `inner_batches`).
+        validation: outer examples, drawn `outer_batch` at a time.
+        inner_batches: batches a call, one for each unrolled step; 1 for implicit methods.
+        seed: of the order of the batches.
+        record: called with the figures of each hyperparameter step.
+    """
+
+    def __init__(
+        self,
+        nested: br.Nested,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        train: Examples,
+        validation: Examples,
+        *,
+        inner_batch: int,
+        outer_batch: int,
+        inner_batches: int,
+        seed: int,
+        record: Callable[..., None],
+    ) -> None:
+        self.nested, self.optimizer, self.schedule = nested, optimizer, schedule
+        self.train, self.validation = train, validation
+        self.inner_order = Order(len(train), inner_batch, seed)
+        self.outer_order = Order(len(validation), outer_batch, seed + 1)
+        self.inner_batches, self.record = inner_batches, record
+        self.tally = Tally()
+        self.last: br.Report | None = None
+
+    def after_step(self, step: int) -> None:
+        """Take a hyperparameter step if one is due."""
+        if self.tally.stopped_at is None and self.schedule.is_due(step):
+            self._tune(step)
+
+    def _tune(self, step: int) -> None:
+        inner = [self._inner_batch() for _ in range(self.inner_batches)]
+        loss, report = self.nested(
+            br.Batches(inner) if self.inner_batches > 1 else inner[0],
+            self.validation.batch(self.outer_order.next()),
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.tally.add(report)
+        self.last = report
+        self._record(step, report)
+        if 0 < self.schedule.patience <= self.tally.calls_since_best:
+            self.tally.stopped_at = step
+
+    def _inner_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        index = self.inner_order.next()
+        return (*self.train.batch(index), index)
+
+    def _record(self, step: int, report: br.Report) -> None:
+        self.record(
+            kind="hyper",
+            step=step,
+            outer_loss=report.outer_loss,
+            direct_norm=report.direct_norm,
+            indirect_norm=report.indirect_norm,
+            inner_gradient_norm=report.inner_gradient_norm,
+            outer_gradient_norm=report.outer_gradient_norm,
+            products=report.products,
+            relative_residual=report.relative_residual,
+            result=report.result.name,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to continue bit for bit; the hyperparameters are saved by the run."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "nested": self.nested.state_dict(),
+            "inner_order": self.inner_order.state(),
+            "outer_order": self.outer_order.state(),
+            "tally": dict(vars(self.tally)),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.nested.load_state_dict(state["nested"])
+        self.inner_order.load(state["inner_order"])
+        self.outer_order.load(state["outer_order"])
+        self.tally = Tally(**state["tally"])
+
+
+def quantiles(values: Tensor) -> list[float]:
+    """Five quantiles of a flat tensor of any length."""
+    flat = values.reshape(-1).double().sort().values
+    positions = [round(q * (len(flat) - 1)) for q in QUANTILES]
+    return [float(flat[position]) for position in positions]
