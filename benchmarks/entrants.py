@@ -50,9 +50,9 @@ def _run(case: Case, name: str, method: br.Implicit | br.Unroll) -> Callable[[],
 
     def run() -> list[Tensor]:
         case.hyper.zero_grad()
-        loss, report = nested(case.inner_batch, case.outer_batch)
+        loss, report = nested(case.batch, case.batch)
         loss.backward()
         assert report.products == budget, f"{name} took other than {budget} products: {report}"
-        return [parameter.grad for parameter in case.hyper.parameters()]
+        return [parameter.grad for parameter in case.hyper_tensors()]
 
     return run

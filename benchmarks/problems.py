@@ -33,7 +33,7 @@ class Problem:
         build: the model.
         data: the folder of its data set, and the shape that the model wants an example in.
         shape: of one example.
-        rows: the size of the inner batch and of the outer one.
+        rows: the size of the batch.
         damping: keeps CG away from negative curvature.
         targets: upper limits from the issue, by method.
     """
@@ -80,22 +80,23 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A problem with its hyperparameters: live modules and two batches of equal size.
+    """A problem with its hyperparameters: live modules and a batch, for both levels.
+
+    Both levels see the same tensors, so that a hypergradient and the plain gradient that it is
+    counted in find them in the same state of the processor's cache.
 
     Attributes:
         kind: `DECAYS` or `WEIGHTS`.
         model: the module that holds w.
         hyper: the module that holds λ.
-        inner_batch: inputs and labels.
-        outer_batch: inputs and labels.
+        batch: inputs and labels.
         damping: for CG.
     """
 
     kind: str
     model: nn.Module
     hyper: nn.Module
-    inner_batch: Batch
-    outer_batch: Batch
+    batch: Batch
     damping: float
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
@@ -125,13 +126,20 @@ class Case:
         losses = F.cross_entropy(logits, y, reduction="none")
         return (torch.sigmoid(hyper[0]) * losses).mean() + _constant_decay(params)
 
+    def hyper_tensors(self) -> list[Tensor]:
+        """λ as `inner_of` wants it: for decays in the order of the weights."""
+        if self.kind == WEIGHTS:
+            return list(self.hyper.parameters())
+        decays = dict(self.hyper.get_submodule("log_decay").named_parameters())
+        return [decays[name.replace(".", "|")] for name, _ in self.model.named_parameters()]
+
     def plain_gradient(self) -> Callable[[], None]:
         """The unit: one training gradient with respect to the weights only."""
         hyper = copy.deepcopy(self.hyper).requires_grad_(False)
 
         def gradient() -> None:
             self.model.zero_grad()
-            self.inner_with(hyper, *self.inner_batch).backward()
+            self.inner_with(hyper, *self.batch).backward()
 
         return gradient
 
@@ -145,12 +153,11 @@ def make_case(problem: Problem, kind: str, notice: Callable[[str], None]) -> Cas
         if kind == DECAYS
         else br.hyper.ExampleWeights(problem.rows)
     )
-    inputs, labels = _examples(problem, 2 * problem.rows, notice)
-    inner, outer = zip(inputs.chunk(2), labels.chunk(2), strict=True)
-    return Case(kind, model, hyper, inner, outer, problem.damping)
+    return Case(kind, model, hyper, _examples(problem, notice), problem.damping)
 
 
-def _examples(problem: Problem, count: int, notice: Callable[[str], None]) -> Batch:
+def _examples(problem: Problem, notice: Callable[[str], None]) -> Batch:
+    count = problem.rows
     folder = _DATA / problem.data
     if folder.is_dir():
         data = load(folder)

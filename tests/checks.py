@@ -62,3 +62,40 @@ def assert_same(before, after):
             assert_same(one, other)
     else:
         assert before == after
+
+
+def dense_hypergradient(params, hyper, inner, outer, damping=0.0):
+    """The implicit hypergradient of live leaves by one dense Hessian: no part of the library.
+
+    `inner` and `outer` are zero-argument closures that must draw the same randomness each time.
+    """
+    params, hyper = list(params), list(hyper)
+    gradients = torch.autograd.grad(inner(), params, create_graph=True)
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    rows = [
+        torch.autograd.grad(
+            entry, params, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for entry in flat
+    ]
+    hessian = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
+    parts = torch.autograd.grad(
+        outer(), [*params, *hyper], allow_unused=True, materialize_grads=True
+    )
+    right = torch.cat([g.reshape(-1) for g in parts[: len(params)]])
+    q = torch.linalg.solve(hessian + damping * torch.eye(len(flat)), right)
+    mixed = torch.autograd.grad(flat @ q, hyper, allow_unused=True, materialize_grads=True)
+    return torch.cat(
+        [(d - m).reshape(-1) for d, m in zip(parts[len(params) :], mixed, strict=True)]
+    )
+
+
+def call_gradient(nested, hyper, *batches):
+    """The gradient that one call attaches, flat, and its report; `.grad` is cleared first."""
+    parameters = list(hyper.parameters())
+    for parameter in parameters:
+        parameter.grad = None
+    loss, report = nested(*batches)
+    loss.backward()
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    return torch.cat([g.reshape(-1) for g in grads]), report

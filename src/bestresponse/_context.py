@@ -30,10 +30,10 @@ class Surroundings:
 
     @contextmanager
     def closure(self, seed: int) -> Iterator[None]:
-        """Run a closure: seeded, in the caller's autocast, with kernels that differentiate twice.
+        """Run a closure, inside `call`: seeded, and under the caller's autocast.
 
-        Compiled functions run eagerly, since a compiled graph has no second derivative. The
-        autocast cache is off: a cast kept from one evaluation would tie it to the next one's graph.
+        The autocast cache is off: a cast kept from one evaluation would tie it to the next one's
+        graph.
         """
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
@@ -41,10 +41,6 @@ class Surroundings:
             self._seed(seed)
             for device_type, dtype in self.autocast:
                 stack.enter_context(torch.autocast(device_type, dtype, cache_enabled=False))
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if self.recurrent:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield
 
     def _seed(self, seed: int) -> None:
@@ -55,10 +51,20 @@ class Surroundings:
                 torch.cuda.manual_seed(seed)
 
     @contextmanager
-    def solve(self) -> Iterator[None]:
-        """Everything around the closures: autocast never covers it, gradients are recorded."""
+    def call(self) -> Iterator[None]:
+        """Surround a whole call, with kernels that differentiate twice and without autocast.
+
+        Compiled functions run eagerly, since a compiled graph has no second derivative. Closures
+        and backward passes both need all of it: activation checkpointing runs closures again in
+        the backward pass, and may draw from the global stream there.
+        """
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.random.fork_rng(devices=self.devices))
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self.recurrent:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             for device_type, dtype in self.autocast:
                 stack.enter_context(torch.autocast(device_type, dtype, enabled=False))
             yield

@@ -99,10 +99,10 @@ _HOOKS_REFUSED = "bestresponse probe: saved-tensor hooks"
 
 
 @contextmanager
-def no_activation_checkpointing() -> Iterator[None]:
-    """Refuse activation checkpointing while an unrolled closure runs.
+def no_activation_checkpointing(role: str) -> Iterator[None]:
+    """Refuse activation checkpointing while a closure runs away from the live weights.
 
-    It recomputes with the live weights, which away from the first step are the wrong ones.
+    It recomputes with the live weights, which are the wrong ones there.
     """
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(_HOOKS_REFUSED):
@@ -111,9 +111,9 @@ def no_activation_checkpointing() -> Iterator[None]:
         if _HOOKS_REFUSED not in str(error):
             raise
         raise InputError(
-            "The inner closure uses activation checkpointing (or other saved-tensor hooks), which "
-            "recomputes with the live weights and is wrong when unrolled; switch it off and use "
-            "br.Unroll(..., checkpoint=n), or use br.Implicit."
+            f"The {role} closure uses activation checkpointing (or other saved-tensor hooks), "
+            "which recomputes with the live weights and is wrong away from them; use br.Implicit, or "
+            "switch it off (br.Unroll has a checkpoint=n of its own)."
         ) from error
 
 

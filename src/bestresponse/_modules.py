@@ -39,7 +39,16 @@ def escape(name: str) -> str:
         >>> escape("layer1.0.weight_g")
         'layer1|0|weight_g'
     """
-    return name.replace(".", "|")
+    escaped = name.replace(".", "|")
+    return escaped + "|" if hasattr(nn.ParameterDict, escaped) else escaped
+
+
+def named_parameters(module: nn.Module, remove_duplicate: bool = True) -> dict[str, nn.Parameter]:
+    """Parameters by name, as they were called before any part of the module was compiled."""
+    return {
+        name.replace(f"{_COMPILED_CHILD}.", ""): parameter
+        for name, parameter in module.named_parameters(remove_duplicate=remove_duplicate)
+    }
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Selection:
 
     def parameters(self) -> list[nn.Parameter]:
         """The selected live parameters."""
-        available = dict(self.module.named_parameters())
+        available = named_parameters(self.module)
         return [available[name] for name in self.names]
 
 
@@ -71,11 +80,12 @@ def select(module: nn.Module, keep: Callable[[str], bool]) -> Selection:
         ('1.weight', '1.bias')
     """
     module = unwrap(module)
-    names = tuple(name for name, _ in module.named_parameters() if keep(name))
-    if not names:
-        known = ", ".join(name for name, _ in module.named_parameters())
-        raise InputError(f"The filter keeps no parameter; the module has: {known}.")
-    return Selection(module, names)
+    every_name = named_parameters(module, remove_duplicate=False)  # tied weights have several
+    kept = {id(parameter) for name, parameter in every_name.items() if keep(name)}
+    if not kept:
+        raise InputError(f"The filter keeps no parameter; the module has: {', '.join(every_name)}.")
+    first_names = named_parameters(module).items()
+    return Selection(module, tuple(name for name, leaf in first_names if id(leaf) in kept))
 
 
 Parameters = nn.Module | Selection | Sequence[nn.Module | Selection]
@@ -112,7 +122,7 @@ def _selection(part: object, role: str) -> Selection:
         return part
     if isinstance(part, nn.Module):
         module = unwrap(part)
-        return Selection(module, tuple(name for name, _ in module.named_parameters()))
+        return Selection(module, tuple(named_parameters(module)))
     raise InputError(
         f"{role} must be a module, several modules, or br.select(module, filter), "
         f"but holds a {type(part).__name__}; plain tensors go through br.hypergradient."

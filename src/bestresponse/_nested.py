@@ -20,7 +20,7 @@ from bestresponse._result import Result, Stats
 from bestresponse._tree import Tree, squared_norm
 from bestresponse.methods import Batches, Hypergradient, Method, Problem, Report
 from bestresponse.methods._base import Objective, replace_report
-from bestresponse.methods._functional import run_method
+from bestresponse.methods._functional import check_method, run_method
 
 _SEED_RANGE = 2**62
 
@@ -85,6 +85,7 @@ class Nested:
     ) -> None:
         self.inner = check_callable(inner, "inner")
         self.outer = check_callable(outer, "outer")
+        check_method(method)
         self.method = method
         self.optimizer = optimizer
         self.max_norm = _positive(max_norm)
@@ -115,7 +116,7 @@ class Nested:
         """
         modules, params, hyper = self._live()
         surroundings = modules.surroundings()
-        with modules.preserved(), surroundings.solve():
+        with modules.preserved(), surroundings.call():
             problem = self._problem(modules, surroundings, params, hyper, inner_batch, outer_batch)
             hypergradient = run_method(self.method, problem, throw=self.throw)
         hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
@@ -266,17 +267,25 @@ def _clipped(hypergradient: Hypergradient, max_norm: float | None) -> Hypergradi
 
 
 def _stability(optimizer: torch.optim.Optimizer | None, stats: Stats | None) -> float | None:
-    """Learning rate times largest curvature over its limit, 2 (1 + momentum), for SGD."""
+    """Learning rate times largest curvature over its limit, for SGD."""
     if not isinstance(optimizer, torch.optim.SGD) or not stats or not stats.largest_curvature:
         return None
     return max(
-        float(group["lr"]) * stats.largest_curvature / (2 * (1 + group["momentum"]))
+        float(group["lr"])
+        * (stats.largest_curvature + group["weight_decay"])
+        / _stable_limit(group["momentum"], group["dampening"], group["nesterov"])
         for group in optimizer.param_groups
     )
 
 
+def _stable_limit(momentum: float, dampening: float, nesterov: bool) -> float:
+    """What lr·λ must stay below: there the recurrence on a quadratic has a root at −1."""
+    return 2 * (1 + momentum) / (1 + 2 * momentum if nesterov else 1 - dampening)
+
+
 def _warn_if_compiled(*closures: Callable[..., Any]) -> None:
-    if any(is_compiled(module) for closure in closures for module in captured_modules(closure)):
+    captured = [module for closure in closures for module in captured_modules(closure)]
+    if any(is_compiled(inner) for module in captured for inner in module.modules()):
         warnings.warn(
             "A closure calls a compiled module; hypergradients run it uncompiled, since a compiled "
             "graph has no second derivative (training stays compiled).",

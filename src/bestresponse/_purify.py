@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -66,7 +66,8 @@ class LiveModules:
         closures: Iterable[Callable[..., Any]],
     ) -> None:
         captured = [module for closure in closures for module in captured_modules(closure)]
-        self._wrappers = [module for module in captured if is_parallel(module)]
+        everything = unique(inner for module in captured for inner in module.modules())
+        self._wrappers = [module for module in everything if is_parallel(module)]
         self._host = _Host(unique(unwrap(module) for module in [*modules, *captured]))
         roles = {id(tensor): ("params", name) for name, tensor in params.items()}
         roles |= {id(tensor): ("hyper", name) for name, tensor in hyper.items()}
@@ -74,6 +75,7 @@ class LiveModules:
             name: roles.get(id(tensor), ("frozen", name))
             for name, tensor in self._host.named_parameters()
         }
+        _refuse_renormalizing(self._host)
 
     def surroundings(self) -> Surroundings:
         """How closures run if called from here, now."""
@@ -116,26 +118,37 @@ class LiveModules:
         """Undo what slips past the swap.
 
         Activation checkpointing recomputes on the live module and so updates live buffers; hooks
-        such as the old `weight_norm` leave a tensor with a graph as a plain attribute.
+        such as the old `weight_norm`, and a forward that keeps what it computed, leave tensors
+        with a graph as plain attributes; recurrent modules keep a list of their weights.
         """
         buffers = {buffer: buffer.clone() for buffer in self._host.buffers()}
-        attributes = {module: _plain_tensors(module) for module in self._host.modules()}
+        attributes = {module: dict(vars(module)) for module in self._host.modules()}
+        lists = [(v, v.copy()) for kept in attributes.values() for v in kept.values()
+                 if isinstance(v, list)]  # fmt: skip
         handles = [wrapper.register_forward_pre_hook(_refuse) for wrapper in self._wrappers]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for module, tensors in attributes.items():
-                vars(module).update(tensors)
+            for module, kept in attributes.items():
+                vars(module).clear()
+                vars(module).update(kept)
+            for live, before in lists:
+                live[:] = before
             with torch.no_grad():
-                for buffer, before in buffers.items():
-                    if not torch.equal(buffer, before):
-                        buffer.copy_(before)
+                for buffer, value in buffers.items():
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
 
 
-def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+def _refuse_renormalizing(host: nn.Module) -> None:
+    for name, module in host.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            raise InputError(
+                f"The embedding '{name.removeprefix('held.0.')}' renormalizes its weights in place "
+                "(max_norm), which cannot be differentiated; set max_norm=None."
+            )
 
 
 def _refuse(module: nn.Module, args: Any) -> None:
@@ -168,22 +181,37 @@ def _reached(item: object) -> list[object]:
         cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
         names = _global_names(item.__code__)
         globals_ = [item.__globals__[name] for name in names if name in item.__globals__]
-        wrapped = [inspect.unwrap(item)]
-        return [*cells, *_callables_and_modules(globals_), *(item.__defaults__ or ()), *wrapped]
+        defaults = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
+        return [*_worth_a_look([*cells, *globals_, *defaults]), inspect.unwrap(item)]
     if isinstance(item, MethodType):
-        owner = item.__self__
-        return [item.__func__, owner, *_callables_and_modules(vars(owner).values())]
+        return [item.__func__, item.__self__]
     if isinstance(item, functools.partial):
-        return [item.func, *item.args, *item.keywords.values()]
+        return _worth_a_look([item.func, *item.args, *item.keywords.values()])
     if isinstance(item, list | tuple):
-        return list(item)
+        return _containers(item[:_LONG])
     if isinstance(item, dict):
-        return list(item.values())
-    return []
+        return _containers(list(item.values())[:_LONG])
+    # an object that holds modules, or is called itself
+    return [*_containers(list(vars(item).values())), type(item).__call__] if _is_plain(item) else []
 
 
-def _callables_and_modules(values: Iterable[object]) -> list[object]:
-    return [v for v in values if isinstance(v, nn.Module | FunctionType | list | tuple | dict)]
+_CONTAINERS = (nn.Module, FunctionType, MethodType, functools.partial, list, tuple, dict)
+_LONG = 256  # a longer list holds data, not modules
+
+
+def _containers(values: Sequence[object]) -> list[object]:
+    return [value for value in values if isinstance(value, _CONTAINERS)]
+
+
+def _worth_a_look(values: Sequence[object]) -> list[object]:
+    """Containers, and plain objects that a function holds directly."""
+    return [value for value in values if isinstance(value, _CONTAINERS) or _is_plain(value)]
+
+
+def _is_plain(value: object) -> bool:
+    """Whether `value` is an ordinary object with attributes."""
+    odd = (type, ModuleType, Tensor, torch.Generator)
+    return hasattr(value, "__dict__") and not isinstance(value, odd)
 
 
 def _filled(cell: Any) -> bool:

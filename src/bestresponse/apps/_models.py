@@ -146,7 +146,7 @@ def build(model: str, shape: Shape, classes: int, seed: int) -> nn.Module:
             raise
         except Exception as error:
             raise InputError(
-                f"--model {model} failed when called as FACTORY({shape}, {classes}): {_said(error)}."
+                f"--model {model} failed as FACTORY({shape}, {classes}): {_said(error)}."
             ) from error
     _check(made, model, shape, classes)
     return made

@@ -228,7 +228,8 @@ def _resumed(asked: Tune, console: Console) -> Outcome:
     extra = _options.changed(asked) - {"resume", "model"}
     if extra:
         raise InputError(
-            f"--resume continues with the run's own settings; leave {_options.flag(min(extra))} out."
+            "--resume continues with the run's own settings; "
+            f"leave {_options.flag(min(extra))} out."
         )
     folder = RunFolder.open(asked.resume)
     settings = replace(_options.from_json(Tune, folder.settings["settings"]), out=asked.resume)

@@ -67,7 +67,7 @@ class HalfLine(Range):
 
     def constrain(self, raw: Tensor) -> Tensor:
         """Low + log(1 + eʳᵃʷ)."""
-        return self.low + torch.nn.functional.softplus(raw)
+        return self.low + torch.logaddexp(raw, torch.zeros_like(raw))
 
     def unconstrain(self, value: Tensor) -> Tensor:
         """The inverse softplus, stable at both ends."""
@@ -127,7 +127,7 @@ class Bounded(nn.Module):
         if not hyperparameters:
             raise InputError("Bounded got no hyperparameter; write name=(low, high, initial).")
         self._ranges = {name: _range(name, spec) for name, spec in hyperparameters.items()}
-        taken = [name for name in hyperparameters if hasattr(nn.Module, name) or name == "raw"]
+        taken = [name for name in hyperparameters if name in {*dir(type(self)), *vars(self), "raw"}]
         if taken:
             raise InputError(f"'{taken[0]}' is an attribute of every module; use another name.")
         self.raw = nn.ParameterDict(
@@ -152,9 +152,14 @@ class Bounded(nn.Module):
         for name, value in values.items():
             if name not in self._ranges:
                 raise InputError(f"There is no hyperparameter '{name}'; known: {[*self._ranges]}.")
-            raw = self.raw[escape(name)]
+            raw, new = self.raw[escape(name)], self._unconstrained(name, value)
+            if new.ndim and new.shape != raw.shape:
+                raise InputError(
+                    f"{name} has shape {tuple(raw.shape)} but got {tuple(new.shape)}; "
+                    "give one number, or a tensor of that shape."
+                )
             with torch.no_grad():
-                raw.copy_(self._unconstrained(name, value).expand_as(raw))
+                raw.copy_(new)
 
     def _constrained(self, name: str) -> Tensor:
         """The value, kept off the ends, which rounding would reach."""

@@ -20,7 +20,7 @@ class ExampleWeights(nn.Module):
         init: initial value of the raw hyperparameter; 0 gives weights ½ or 1.
 
     Raises:
-        InputError: if `n` is not positive or an index is out of range.
+        InputError: if `n` is not positive or the transform is unknown.
 
     Example:
         >>> weights = ExampleWeights(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Literal, get_args
 
@@ -9,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
-from bestresponse._modules import escape, unwrap
+from bestresponse._modules import escape, named_parameters, unwrap
 
 Granularity = Literal["weight", "channel", "tensor", "model"]
 
 _NORMALIZATIONS = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+    nn.LayerNorm, nn.GroupNorm, nn.RMSNorm,
+)  # fmt: skip
 _SHARED = "model"
 
 
@@ -42,7 +42,7 @@ class WeightDecay(nn.Module):
         >>> _ = nn.init.ones_(model.weight)
         >>> decay = WeightDecay(model, per="weight", init=0.1)
         >>> decay(model)  # ½ · 0.1 · (1 + 1)
-        tensor(0.1000, grad_fn=<SumBackward0>)
+        tensor(0.1000, grad_fn=<MulBackward0>)
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class WeightDecay(nn.Module):
 
     def forward(self, model: nn.Module) -> Tensor:
         """The penalty of the model's parameters, a scalar."""
-        weights = dict(unwrap(model).named_parameters())
+        weights = named_parameters(unwrap(model))
         missing = [name for name in self._names if name not in weights]
         if missing:
             raise InputError(
                 f"The model has no parameter '{missing[0]}'; this WeightDecay was made for another."
             )
         penalties = [self._penalty(name, weights[name]) for name in self._names]
-        return torch.stack([p.to(penalties[0]) for p in penalties]).sum()
+        return functools.reduce(torch.add, [p.to(penalties[0].device) for p in penalties])
 
     def _penalty(self, name: str, weight: Tensor) -> Tensor:
         decay = self.log_decay[_SHARED if self.per == "model" else escape(name)].exp()
-        square = weight.to(decay.dtype).square()
+        square = weight.to(torch.promote_types(weight.dtype, decay.dtype)).square()
         if decay.ndim == 0:
             return 0.5 * decay * square.sum()
         return 0.5 * (decay * square).sum()
@@ -93,9 +93,9 @@ class WeightDecay(nn.Module):
 
 
 def _decayed_parameters(model: nn.Module, biases: bool) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     if biases:
-        return dict(parameters)
+        return {**parameters}
     normalizing = {
         id(parameter)
         for module in model.modules()
@@ -105,14 +105,14 @@ def _decayed_parameters(model: nn.Module, biases: bool) -> dict[str, Tensor]:
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if id(parameter) not in normalizing and not name.rpartition(".")[2].startswith("bias")
+        if id(parameter) not in normalizing and "bias" not in name.rpartition(".")[2]
     }
 
 
 def _log_decays(decayed: dict[str, Tensor], per: str, log_init: float) -> dict[str, nn.Parameter]:
     if per == "model":
-        device = next(iter(decayed.values())).device
-        return {_SHARED: nn.Parameter(torch.tensor(log_init, device=device))}
+        first = next(iter(decayed.values()))
+        return {_SHARED: nn.Parameter(torch.tensor(log_init).to(first.device, _wide(first)))}
     return {
         escape(name): nn.Parameter(
             torch.full(_shape(weight, per), log_init, device=weight.device, dtype=_wide(weight))

@@ -14,7 +14,7 @@ from bestresponse._errors import InputError
 from bestresponse._guards import check_callable
 from bestresponse._purify import Batch, call_with_batch
 from bestresponse._result import SolveError
-from bestresponse._tree import Tree
+from bestresponse._tree import Layout, Tree
 from bestresponse.methods._base import Batches, Hypergradient, Method, Objective, Problem
 
 
@@ -59,7 +59,7 @@ def hypergradient(
         >>> hypergradient(inner, outer, *at, Implicit(Dense()), (x, y)).value["d"]
         tensor(-0.2400)
     """
-    _check_method(method)
+    check_method(method)
     surroundings = Surroundings(_cuda_devices(params, hyper), ambient_autocast())
 
     def pure(closure: Callable[..., Tensor]) -> Objective:
@@ -82,13 +82,12 @@ def hypergradient(
         live_hyper=dict(hyper),
         outer_mode=nullcontext,
     )
-    with surroundings.solve():
+    with surroundings.call():
         return run_method(method, problem, throw=throw)
 
 
 def run_method(method: Method, problem: Problem, *, throw: bool) -> Hypergradient:
     """The method's hypergradient; an error result is raised if `throw`."""
-    _check_method(method)
     if torch.is_inference_mode_enabled():
         raise InputError(
             "A hypergradient cannot be taken in inference mode; leave torch.inference_mode()."
@@ -99,7 +98,8 @@ def run_method(method: Method, problem: Problem, *, throw: bool) -> Hypergradien
     return result
 
 
-def _check_method(method: object) -> None:
+def check_method(method: object) -> None:
+    """Refuse what is no method."""
     if not isinstance(method, Method):
         raise InputError(
             f"{method!r:.60} is not a method; use br.Implicit, br.Unroll or br.FiniteDifference."
@@ -109,6 +109,7 @@ def _check_method(method: object) -> None:
 def _detached(tree: Tree) -> Tree:
     if not tree:
         raise InputError("params and hyper must each hold at least one tensor.")
+    Layout.of(tree)  # refuses what cannot be differentiated
     return {name: leaf.detach() for name, leaf in tree.items()}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._result import Result
+from bestresponse._result import Result, Stats
 from bestresponse._tree import Layout, Partial
 from bestresponse.methods._base import (
     Hypergradient,
@@ -88,11 +88,18 @@ def implicit_hypergradient(
         outer,
         indirect,
         point.gradient.norm(),
-        stats=solution.stats,
+        stats=_of_undamped(solution.stats, damping),
         steps=solution.stats.steps,
         result=solution.result,
     )
     return _with_stationarity(hypergradient)
+
+
+def _of_undamped(stats: Stats, damping: float) -> Stats:
+    """The curvature that was seen is the inner loss's own."""
+    if stats.largest_curvature is None:
+        return stats
+    return replace(stats, largest_curvature=stats.largest_curvature - damping)
 
 
 def _with_stationarity(hypergradient: Hypergradient) -> Hypergradient:

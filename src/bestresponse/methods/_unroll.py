@@ -60,8 +60,8 @@ class Unroll(Method):
             )
         for field in ("steps", "truncate", "checkpoint"):
             value = getattr(self, field)
-            if value is not None and value < 1:
-                raise InputError(f"Unroll({field}={value}) must be at least 1.")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise InputError(f"Unroll({field}={value}) must be a whole number from 1 on.")
 
     def differentiate(self, problem: Problem) -> Hypergradient:
         """Forward through all segments, backward from the last to the first."""
@@ -73,7 +73,8 @@ class Unroll(Method):
             starts.append(state)
             state = run.without_graph(state, segment)
         recorded = run.with_graph(state, segments[-1])
-        outer = problem.outer_gradients(recorded.end.params)
+        with no_activation_checkpointing("outer"):
+            outer = problem.outer_gradients(recorded.end.params)
         pulled, through = recorded.pull_back(outer.params)
         for start, segment in zip(reversed(starts), reversed(segments[:-1]), strict=True):
             pulled, more = run.with_graph(start, segment).pull_back_all(pulled)
@@ -176,7 +177,7 @@ class _Run:
     def _step(
         self, inner: _Inner, hyper: Tree, step: int, differentiable: bool
     ) -> tuple[_Inner, Tensor]:
-        with no_activation_checkpointing():
+        with no_activation_checkpointing("inner"):
             batch = self.batches[step]
             loss = self.problem.inner_step_loss(inner.params, hyper, batch, step)
             with second_derivatives():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bestresponse._guards import check_used
+from bestresponse._guards import check_used, no_activation_checkpointing
 from bestresponse._tree import Layout, Partial, Tree, leaves_of
 from bestresponse.operators._base import LinearOperator
 
@@ -80,7 +80,8 @@ class Differences(LinearOperator):
     def _gradients(self, weights: Tensor) -> tuple[Tensor, Partial]:
         params, hyper = leaves_of(self.layout.unflatten(weights)), leaves_of(self._hyper)
         inputs = [*params.values(), *hyper.values()]
-        with torch.enable_grad():  # products are taken inside solves, which record nothing
+        # products are taken inside solves, which record nothing
+        with torch.enable_grad(), no_activation_checkpointing("inner"):
             gradients = torch.autograd.grad(self._loss(params, hyper), inputs, allow_unused=True)
         inner = gradients[: len(params)]
         check_used(inner, params)

@@ -47,7 +47,10 @@ class Adam(Optimizer):
     def init(self, params: Tree) -> State:
         """Zero moments and zero steps."""
         return {
-            "step": tree_map(lambda w: torch.zeros((), dtype=w.dtype, device=w.device), params),
+            # counted and raised to powers in float64: 1 − 0.999 is mostly rounding in float32
+            "step": tree_map(
+                lambda w: torch.zeros((), dtype=torch.float64, device=w.device), params
+            ),
             "exp_avg": tree_map(torch.zeros_like, params),
             "exp_avg_sq": tree_map(torch.zeros_like, params),
         }
@@ -65,8 +68,8 @@ class Adam(Optimizer):
         square = tree_map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["exp_avg_sq"], grads)
 
         def moved(w: Tensor, m: Tensor, v: Tensor, t: Tensor) -> Tensor:
-            denominator = _safe_sqrt(v / (1 - _power(beta2, t))) + self.eps
-            return w - lr * (m / (1 - _power(beta1, t))) / denominator
+            denominator = _safe_sqrt(v / _correction(beta2, t, v)) + self.eps
+            return w - lr * (m / _correction(beta1, t, m)) / denominator
 
         params = tree_map(moved, params, mean, square, step)
         return params, {"step": step, "exp_avg": mean, "exp_avg_sq": square}
@@ -78,5 +81,7 @@ def _safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
 
 
-def _power(base: Any, exponent: Tensor) -> Tensor:
-    return torch.as_tensor(base, dtype=exponent.dtype, device=exponent.device) ** exponent
+def _correction(beta: Any, step: Tensor, moment: Tensor) -> Tensor:
+    """1 − beta^step, in the type of the moment."""
+    base = torch.as_tensor(beta, dtype=step.dtype, device=step.device)
+    return (1 - base**step).to(moment.dtype)

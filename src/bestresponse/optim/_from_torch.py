@@ -129,6 +129,8 @@ def _slots(state: dict[str, Any]) -> dict[str, Tensor]:
     slots: dict[str, Tensor] = {
         name: state[name].detach() for name in ("exp_avg", "exp_avg_sq", "step") if name in state
     }
+    if "step" in slots:
+        slots["step"] = slots["step"].double()
     velocity = state.get("momentum_buffer")
     if velocity is not None:
         slots |= {"velocity": velocity.detach(), "moving": torch.ones((), device=velocity.device)}

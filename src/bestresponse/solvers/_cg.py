@@ -47,7 +47,7 @@ class CG(IterativeSolver):
     def start(self, operator: LinearOperator, vector: Tensor) -> State:
         """Zero, whose residual is b."""
         square = vector @ vector
-        status = torch.where(square > 0, int(Status.running), int(Status.converged))
+        status = torch.where(square == 0, int(Status.converged), int(Status.running))
         nothing = torch.zeros_like(square)
         return {
             "value": torch.zeros_like(vector),

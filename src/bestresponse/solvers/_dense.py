@@ -11,6 +11,8 @@ from bestresponse._result import Result
 from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import DirectSolver
 
+_SOLVED = 1e-3  # a relative residual above this is no solution
+
 
 @dataclass(frozen=True)
 class Dense(DirectSolver):
@@ -35,10 +37,10 @@ class Dense(DirectSolver):
         matrix = (matrix + matrix.T) / 2
         factor, indefinite = torch.linalg.cholesky_ex(matrix)
         if not bool(indefinite):
-            value = torch.cholesky_solve(vector[:, None], factor)[:, 0]
-            return value, Result.success, vector - matrix @ value
-        value, singular = torch.linalg.solve_ex(matrix, vector)
+            value, result = torch.cholesky_solve(vector[:, None], factor)[:, 0], Result.success
+        else:
+            value, result = torch.linalg.solve_ex(matrix, vector)[0], Result.negative_curvature
         residual = vector - matrix @ value
-        failed = bool(singular) or not bool(residual.norm() <= 1e-3 * vector.norm())
-        result = Result.breakdown if failed else Result.negative_curvature
-        return value, result, residual
+        # rounding can hide a singular matrix from a factorization, but not from the residual
+        solved = bool(residual.norm() <= _SOLVED * vector.norm())
+        return value, result if solved else Result.breakdown, residual

@@ -60,7 +60,7 @@ class Neumann(IterativeSolver):
             "residual_norm": norm,
             "quotient": torch.zeros_like(norm),
             "shrinkage": torch.zeros_like(norm),
-            "status": torch.where(norm > 0, int(Status.running), int(Status.converged)),
+            "status": torch.where(norm == 0, int(Status.converged), int(Status.running)),
         }
 
     def step(self, operator: LinearOperator, state: State) -> State:
