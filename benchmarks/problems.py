@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ HYPERS = {DECAYS: "one decay per weight and bias", WEIGHTS: "one weight per exam
 _DATA = Path(__file__).parents[2] / "shared" / "data"
 _DECAY = 1e-4
 _CLASSES = 10
+_load = functools.cache(load)  # decoding takes longer than many a timing
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _examples(problem: Problem, notice: Callable[[str], None]) -> Batch:
     count = problem.rows
     folder = _DATA / problem.data
     if folder.is_dir():
-        data = load(folder)
+        data = _load(folder)
         rows = torch.randperm(len(data))[:count]
         return data.inputs[rows].reshape(-1, *problem.shape) / data.max_value, data.labels[rows]
     notice(f"No {problem.data} here: random data of the same shape (the cost is the same).")

@@ -100,3 +100,17 @@ def tuned_network(kind, method, **kwargs):
         **kwargs,
     )
     return model, decay, nested, batch
+
+
+def decayed_problem(model, forward, method, outer_forward=None, **kwargs):
+    """Cross-entropy of `forward` with one decay a weight of `model`, as a live nested problem."""
+    decay = br.hyper.WeightDecay(model, per="weight", init=0.1, biases=True)
+    nested = br.Nested(
+        params=model,
+        hyper=decay,
+        inner=lambda x, y: F.cross_entropy(forward(x), y) + decay(model),
+        outer=lambda x, y: F.cross_entropy((outer_forward or forward)(x), y),
+        method=method,
+        **kwargs,
+    )
+    return decay, nested

@@ -6,11 +6,36 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
 
 from bestresponse._errors import InputError
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Writes out what PyTorch differentiates twice wrongly.
+
+    The fused kernel behind both kinds of weight normalization has a wrong second derivative
+    (`gradgradcheck` fails on it in PyTorch 2.13).
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch._weight_norm:
+            return _weight_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """G·v/‖v‖ with the norm over all dimensions but `dim`; over all of them for −1."""
+    others = [d for d in range(v.ndim) if dim == -1 or d != dim % v.ndim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
 
 
 @dataclass(frozen=True)
@@ -22,11 +47,13 @@ class Surroundings:
         autocast: (device type, dtype) for which the caller had autocast switched on.
         recurrent: whether a recurrent module lives on CUDA, where cuDNN's has no second
             derivative.
+        weight_norm: whether some weight is normalized.
     """
 
     devices: tuple[int, ...] = ()
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     recurrent: bool = False
+    weight_norm: bool = False
 
     @contextmanager
     def closure(self, seed: int) -> Iterator[None]:
@@ -65,6 +92,8 @@ class Surroundings:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self.recurrent:
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if self.weight_norm:
+                stack.enter_context(_TwiceDifferentiable())
             for device_type, dtype in self.autocast:
                 stack.enter_context(torch.autocast(device_type, dtype, enabled=False))
             yield
@@ -84,6 +113,11 @@ def second_derivatives() -> Iterator[None]:
     """Translate PyTorch's word for a missing second derivative into what to do about it."""
     try:
         yield
+    except CheckpointError as error:
+        raise InputError(
+            "Activation checkpointing recomputed something else than was computed at first (weight "
+            "normalization inside a checkpointed region does that); switch it off in the closures."
+        ) from error
     except RuntimeError as error:
         missing = re.search(r"derivative for (\S+) is not implemented", str(error))
         if missing is None and "double backward" not in str(error):

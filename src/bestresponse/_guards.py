@@ -59,19 +59,24 @@ def check_escapes(loss: Tensor, live: Mapping[str, Tensor], role: str) -> None:
         )
 
 
-def check_reentrant(loss: Tensor, role: str) -> None:
-    """Refuse reentrant activation checkpointing, which hides parameters from the graph."""
+_REFUSED_NODES = {
+    "CheckpointFunctionBackward": "reentrant activation checkpointing, which hides parameters "
+    "from the graph; use checkpoint(..., use_reentrant=False)",
+    "WeightNormInterfaceBackward0": "a fused weight normalization, whose second derivative is "
+    "wrong in PyTorch; write it out as v * (g / v.norm())",
+}
+
+
+def check_graph(loss: Tensor, role: str) -> None:
+    """Refuse operations that would make the answer wrong without a word."""
     pending, seen = [loss.grad_fn], set()
     while pending:
         node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() == "CheckpointFunctionBackward":
-            raise InputError(
-                f"The {role} closure uses reentrant activation checkpointing, which hides "
-                "parameters from the graph; use checkpoint(..., use_reentrant=False)."
-            )
+        if node.name() in _REFUSED_NODES:
+            raise InputError(f"The {role} closure uses {_REFUSED_NODES[node.name()]}.")
         pending += [parent for parent, _ in node.next_functions]
 
 
@@ -111,9 +116,9 @@ def no_activation_checkpointing(role: str) -> Iterator[None]:
         if _HOOKS_REFUSED not in str(error):
             raise
         raise InputError(
-            f"The {role} closure uses activation checkpointing (or other saved-tensor hooks), "
-            "which recomputes with the live weights and is wrong away from them; use br.Implicit, or "
-            "switch it off (br.Unroll has a checkpoint=n of its own)."
+            f"The {role} closure uses activation checkpointing (or other saved-tensor "
+            "hooks), which recomputes with the live weights and is wrong away from them; use "
+            "br.Implicit, or switch it off (br.Unroll has a checkpoint=n of its own)."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from bestresponse._guards import check_callable, check_scalar, names
 from bestresponse._modules import Parameters, is_compiled, live_parameters
 from bestresponse._purify import Batch, LiveModules, captured_modules
 from bestresponse._result import Result, Stats
-from bestresponse._tree import Tree, squared_norm
+from bestresponse._tree import Tree
 from bestresponse.methods import Batches, Hypergradient, Method, Problem, Report
 from bestresponse.methods._base import Objective, replace_report
 from bestresponse.methods._functional import check_method, run_method
@@ -120,10 +121,11 @@ class Nested:
             problem = self._problem(modules, surroundings, params, hyper, inner_batch, outer_batch)
             hypergradient = run_method(self.method, problem, throw=self.throw)
         hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
-        if hypergradient.report.result is Result.nonfinite:
+        if not math.isfinite(hypergradient.report.norm):
             return hypergradient.loss, hypergradient.report
         gradients = [hypergradient.value[name] for name in hyper]
-        loss = _Attached.apply(hypergradient.loss, gradients, *hyper.values())
+        with torch.enable_grad():
+            loss = _Attached.apply(hypergradient.loss, gradients, *hyper.values())
         return loss, hypergradient.report
 
     def inner_loss(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -131,7 +133,8 @@ class Nested:
 
         `inner(*batch).backward()` would also add ∂L_T/∂λ to the hyperparameters' `.grad`; this
         does not. Otherwise it is the closure as it is: buffers are updated, randomness is the
-        training loop's own.
+        training loop's own. (An activation-checkpointed region must not read λ here: it is
+        recomputed after λ is a variable again, and PyTorch refuses.)
         """
         _, hyper = live_parameters(self._sources[1], "hyper")
         with _constant(hyper.values()):
@@ -254,15 +257,15 @@ def _clipped(hypergradient: Hypergradient, max_norm: float | None) -> Hypergradi
     """The hypergradient at most `max_norm` long; its parts are scaled along."""
     if max_norm is None:
         return hypergradient
-    norm = float(squared_norm(hypergradient.value).sqrt())
-    if not norm > max_norm:
+    norm = hypergradient.report.norm
+    if not max_norm < norm < math.inf:
         return hypergradient
     factor = max_norm / norm
     value, direct, indirect = (
         {name: leaf * factor for name, leaf in tree.items()}
         for tree in (hypergradient.value, hypergradient.direct, hypergradient.indirect)
     )
-    report = replace(hypergradient.report, clipped_from=norm)
+    report = replace(hypergradient.report, norm=max_norm, clipped_from=norm)
     return Hypergradient(value, direct, indirect, hypergradient.loss, report)
 
 
@@ -280,7 +283,11 @@ def _stability(optimizer: torch.optim.Optimizer | None, stats: Stats | None) -> 
 
 def _stable_limit(momentum: float, dampening: float, nesterov: bool) -> float:
     """What lr·λ must stay below: there the recurrence on a quadratic has a root at −1."""
-    return 2 * (1 + momentum) / (1 + 2 * momentum if nesterov else 1 - dampening)
+    if not momentum:
+        return 2.0
+    if nesterov:
+        return 2 * (1 + momentum) / (1 + 2 * momentum)
+    return 2 * (1 + momentum) / (1 - dampening) if dampening < 1 else math.inf
 
 
 def _warn_if_compiled(*closures: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -69,20 +70,38 @@ class LiveModules:
         everything = unique(inner for module in captured for inner in module.modules())
         self._wrappers = [module for module in everything if is_parallel(module)]
         self._host = _Host(unique(unwrap(module) for module in [*modules, *captured]))
+        self._modules = list(self._host.modules())
         roles = {id(tensor): ("params", name) for name, tensor in params.items()}
         roles |= {id(tensor): ("hyper", name) for name, tensor in hyper.items()}
-        self._roles = {
-            name: roles.get(id(tensor), ("frozen", name))
-            for name, tensor in self._host.named_parameters()
-        }
-        _refuse_renormalizing(self._host)
+        # every name of a tied tensor, so that nothing has to look for ties again
+        self._parameters = [
+            (name, tensor, *roles.get(id(tensor), ("frozen", name)))
+            for name, tensor in self._host.named_parameters(remove_duplicate=False)
+        ]
+        self._buffers = [
+            (name, buffer, buffer.clone())
+            for name, buffer in self._host.named_buffers(remove_duplicate=False)
+        ]
+        self._refuse_renormalizing()
 
     def surroundings(self) -> Surroundings:
         """How closures run if called from here, now."""
-        tensors = [*self._host.parameters(), *self._host.buffers()]
+        tensors = [p for _, p, *_ in self._parameters] + [b for _, b, _ in self._buffers]
         devices = {t.device.index for t in tensors if t.device.type == "cuda"}
-        recurrent = bool(devices) and any(isinstance(m, nn.RNNBase) for m in self._host.modules())
-        return Surroundings(tuple(sorted(devices)), ambient_autocast(), recurrent)
+        recurrent = bool(devices) and any(isinstance(m, nn.RNNBase) for m in self._modules)
+        return Surroundings(
+            tuple(sorted(devices)), ambient_autocast(), recurrent, self._has_weight_norm()
+        )
+
+    def _has_weight_norm(self) -> bool:
+        """Whether a magnitude and a direction stand beside each other, in the old or new naming."""
+        known = {name for name, *_ in self._parameters}
+        pairs = (("_g", "_v"), (".original0", ".original1"))
+        return any(
+            name.endswith(size) and name.removesuffix(size) + direction in known
+            for name in known
+            for size, direction in pairs
+        )
 
     def evaluate(
         self, closure: Callable[..., Any], params: Tree | None, hyper: Tree, batch: Batch
@@ -93,18 +112,18 @@ class LiveModules:
         hyperparameters only).
         """
         trees: dict[str, Mapping[str, Tensor]] = {"hyper": hyper, "params": params or {}}
-        swaps = {}
-        for name, live in self._host.named_parameters():
-            role, own_name = self._roles[name]
-            swaps[name] = trees.get(role, {}).get(own_name, live.detach())
-        for name, buffer in self._host.named_buffers():
-            swaps[name] = buffer.clone()
-        return torch.func.functional_call(self._host, swaps, (closure, batch))
+        swaps = {
+            name: trees.get(role, {}).get(own_name, live.detach())
+            for name, live, role, own_name in self._parameters
+        }
+        for name, _, value in self._buffers:
+            swaps[name] = value.clone()
+        return torch.func.functional_call(self._host, swaps, (closure, batch), tie_weights=False)
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
         """All modules in eval mode; each one's own mode is restored after."""
-        modes = {module: module.training for module in self._host.modules()}
+        modes = {module: module.training for module in self._modules}
         try:
             for module in modes:
                 module.training = False
@@ -121,10 +140,13 @@ class LiveModules:
         such as the old `weight_norm`, and a forward that keeps what it computed, leave tensors
         with a graph as plain attributes; recurrent modules keep a list of their weights.
         """
-        buffers = {buffer: buffer.clone() for buffer in self._host.buffers()}
-        attributes = {module: dict(vars(module)) for module in self._host.modules()}
-        lists = [(v, v.copy()) for kept in attributes.values() for v in kept.values()
-                 if isinstance(v, list)]  # fmt: skip
+        attributes = {module: dict(vars(module)) for module in self._modules}
+        contents = [
+            (held, held.copy())
+            for kept in attributes.values()
+            for held in kept.values()
+            if isinstance(held, list | dict)
+        ]
         handles = [wrapper.register_forward_pre_hook(_refuse) for wrapper in self._wrappers]
         try:
             yield
@@ -134,21 +156,33 @@ class LiveModules:
             for module, kept in attributes.items():
                 vars(module).clear()
                 vars(module).update(kept)
-            for live, before in lists:
-                live[:] = before
-            with torch.no_grad():
-                for buffer, value in buffers.items():
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
+            for held, before in contents:
+                _refill(held, before)
+            self._restore_buffers()
+
+    def _restore_buffers(self) -> None:
+        """Live buffers as they were when the call began."""
+        with torch.no_grad():
+            for _, buffer, value in self._buffers:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+    def _refuse_renormalizing(self) -> None:
+        for module in self._modules:
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+                raise InputError(
+                    f"{module} renormalizes its weights in place, which cannot be "
+                    "differentiated; set max_norm=None."
+                )
 
 
-def _refuse_renormalizing(host: nn.Module) -> None:
-    for name, module in host.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-            raise InputError(
-                f"The embedding '{name.removeprefix('held.0.')}' renormalizes its weights in place "
-                "(max_norm), which cannot be differentiated; set max_norm=None."
-            )
+def _refill(held: Any, before: Any) -> None:
+    """Give a list or a dict its old content back, where it has changed."""
+    if isinstance(held, list):
+        held[:] = before
+        return
+    held.clear()
+    held.update(before)
 
 
 def _refuse(module: nn.Module, args: Any) -> None:
@@ -162,16 +196,16 @@ def captured_modules(function: object) -> list[nn.Module]:
     """Modules that a callable reaches through its closure, globals, defaults or `self`."""
     found: list[nn.Module] = []
     seen: set[int] = set()
-    pending = [function]
-    while pending:
-        item = pending.pop()
+    pending = deque([function])
+    while pending and len(seen) < _MOST_VISITED:
+        item = pending.popleft()
         if id(item) in seen:
             continue
         seen.add(id(item))
         if isinstance(item, nn.Module):
             found.append(item)
         else:
-            pending += _reached(item)
+            pending.extend(_reached(item))
     return found
 
 
@@ -188,29 +222,30 @@ def _reached(item: object) -> list[object]:
     if isinstance(item, functools.partial):
         return _worth_a_look([item.func, *item.args, *item.keywords.values()])
     if isinstance(item, list | tuple):
-        return _containers(item[:_LONG])
+        return _worth_a_look(item[:_LONG])
     if isinstance(item, dict):
-        return _containers(list(item.values())[:_LONG])
+        return _worth_a_look(list(item.values())[:_LONG])
     # an object that holds modules, or is called itself
-    return [*_containers(list(vars(item).values())), type(item).__call__] if _is_plain(item) else []
+    return _worth_a_look([*vars(item).values(), type(item).__call__]) if _is_object(item) else []
 
 
-_CONTAINERS = (nn.Module, FunctionType, MethodType, functools.partial, list, tuple, dict)
+_MOST_VISITED = 1000  # a search that takes longer has wandered off into a library
 _LONG = 256  # a longer list holds data, not modules
-
-
-def _containers(values: Sequence[object]) -> list[object]:
-    return [value for value in values if isinstance(value, _CONTAINERS)]
+_CONTAINERS = (nn.Module, MethodType, functools.partial, list, tuple, dict)
 
 
 def _worth_a_look(values: Sequence[object]) -> list[object]:
-    """Containers, and plain objects that a function holds directly."""
-    return [value for value in values if isinstance(value, _CONTAINERS) or _is_plain(value)]
+    return [v for v in values if isinstance(v, _CONTAINERS) or _is_function(v) or _is_object(v)]
 
 
-def _is_plain(value: object) -> bool:
+def _is_function(value: object) -> bool:
+    """Whether `value` is a function of the user's: PyTorch's own capture no module."""
+    return isinstance(value, FunctionType) and not (value.__module__ or "").startswith("torch.")
+
+
+def _is_object(value: object) -> bool:
     """Whether `value` is an ordinary object with attributes."""
-    odd = (type, ModuleType, Tensor, torch.Generator)
+    odd = (type, ModuleType, FunctionType, MethodType, nn.Module, Tensor, torch.Generator)
     return hasattr(value, "__dict__") and not isinstance(value, odd)
 
 

@@ -104,11 +104,19 @@ def tree_map(function: Callable[..., Tensor], *trees: Mapping[str, Tensor]) -> T
 
 
 def leaves_of(tree: Mapping[str, Tensor]) -> Tree:
-    """The same values as fresh leaves of a new graph."""
-    return {name: leaf.detach().requires_grad_() for name, leaf in tree.items()}
+    """Copies of the values as fresh leaves of a new graph.
+
+    Copies, since a forward pass may change its weights in place (clamping, renormalizing).
+    """
+    return {name: leaf.detach().clone().requires_grad_() for name, leaf in tree.items()}
 
 
-def squared_norm(tree: Mapping[str, Tensor]) -> Tensor:
-    """Sum of squares over all leaves, a float64 scalar on the device of the first leaf."""
-    norms = [leaf.detach().double().square().sum() for leaf in tree.values()]
-    return torch.stack([norm.to(norms[0].device) for norm in norms]).sum()
+def tree_norm(tree: Mapping[str, Tensor]) -> Tensor:
+    """The Euclidean norm over all leaves, a float64 scalar on the device of the first leaf."""
+    norms = [
+        torch.linalg.vector_norm(
+            leaf.detach(), dtype=torch.promote_types(leaf.dtype, torch.float32)
+        ).double()
+        for leaf in tree.values()
+    ]
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).norm()

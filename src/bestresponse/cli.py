@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(
             _commands(), args=arguments or ["--help"], prog="bestresponse",
             description="Nested optimization for PyTorch.",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         )  # fmt: skip
         if hasattr(command, "check"):
             command.check(_given(command, arguments))
@@ -61,8 +61,8 @@ def _commands() -> Any:
     from bestresponse.apps.tune import Tune
 
     return (
-        Annotated[Tune, tyro.conf.subcommand("tune", prefix_name=False)]
-        | Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
+        Annotated[Tune, tyro.conf.subcommand("tune")]
+        | Annotated[List, tyro.conf.subcommand("list")]
     )
 
 
@@ -70,8 +70,7 @@ def _given(command: Any, arguments: Sequence[str]) -> set[str]:
     """The fields whose flags stand on the command line."""
     flags = {argument.split("=", 1)[0].replace("_", "-") for argument in arguments}
     names = {field.name for field in dataclasses.fields(command)}
-    return {name for name in names if {"--" + name.replace("_", "-")} & flags
-            or f"--no-{name.replace('_', '-')}" in flags}  # fmt: skip
+    return {name for name in names if "--" + name.replace("_", "-") in flags}
 
 
 def _version() -> int:

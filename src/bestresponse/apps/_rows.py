@@ -30,8 +30,8 @@ UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED = ROWS = (
 LABELS = {
     UNTUNED: "untuned",
     VALIDATION_ONLY: "validation set alone",
-    BOTH: "training and validation sets together",
-    FILTERED: "training examples that the validation model agrees with",
+    BOTH: "training and validation set",
+    FILTERED: "filtered by the validation model",
     TUNED: "tuned",
 }
 

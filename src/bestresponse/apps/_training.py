@@ -76,13 +76,15 @@ class Training:
         self._random = _seeded_random_state(examples.device, seed)
 
     def advance(self, until: int, keep_going: Callable[[], bool]) -> None:
-        """Train until step number `until`, or until `keep_going` says no."""
+        """Train until step number `until`, or until `keep_going` says no after some step."""
         with self._own_randomness():
             self.model.train()
-            while self.step < until and keep_going():
+            while self.step < until:
                 start = time.perf_counter()
                 self._one_step()
                 self.seconds += time.perf_counter() - start
+                if not keep_going():
+                    break
 
     def _one_step(self) -> None:
         index = self.order.next()

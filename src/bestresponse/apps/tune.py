@@ -52,7 +52,7 @@ class Tune:
     data: str = "digits"
     """`digits` (bundled), a Parquet, CSV or IDX file, or a folder of Parquet files or of one image
     folder a class."""
-    target: str | None = None
+    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
     """The column of classes, for CSV."""
     model: str = "mlp"
     """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
@@ -62,7 +62,7 @@ class Tune:
     """With decay: one decay for each of these."""
     corrupt: float = 0.0
     """Flip this share of the training labels, to show cleaning."""
-    train: int | None = None
+    train: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Training examples; all that are left by default."""
     validation: int = 200
     """Validation examples."""
@@ -78,7 +78,7 @@ class Tune:
     """Added to the diagonal of the inner Hessian (neumann, cg, dense)."""
     unroll_steps: int = 5
     """Steps to unroll."""
-    steps: int | None = None
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
     batch_size: int = 256
     """Examples in a training step."""
@@ -88,7 +88,7 @@ class Tune:
     """Validation examples in a hyperparameter step (all, where there are fewer)."""
     warmup: int = 20
     """Training steps before the first hyperparameter step."""
-    interval: int = 20
+    interval: int = 15
     """Training steps between two hyperparameter steps."""
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
@@ -102,11 +102,11 @@ class Tune:
     """Points on each curve."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
-    threads: int | None = None
+    threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """CPU threads; by default 1 for linear and mlp, PyTorch's choice otherwise."""
     seed: int = 0
     """Of splits, flips, initial weights and batches."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The run folder; by default a new one under runs/."""
     overwrite: bool = False
     """Replace a run that is already in --out."""
@@ -358,10 +358,7 @@ class _Session:
         report = self._tuner().last
         if report is None:
             return "warming up"
-        return (
-            f"validation loss {report.outer_loss:.4f}, "
-            f"hypergradient {report.indirect_norm + report.direct_norm:.2g}"
-        )
+        return f"validation loss {report.outer_loss:.4f}, hypergradient {report.norm:.2g}"
 
     def _tuner(self) -> Tuner:
         companion = self.trainings[TUNED].companion

@@ -41,11 +41,26 @@ class ExampleWeights(nn.Module):
         self.raw = nn.Parameter(torch.full((n,), float(init)))
 
     def forward(self, index: Tensor) -> Tensor:
-        """The weights of the examples `index`, an integer tensor (batch,); shape (batch,)."""
+        """The weights of the examples `index`, an integer tensor (batch,); shape (batch,).
+
+        Raises:
+            InputError: if an index on the CPU is out of range (elsewhere it would cost a wait).
+        """
+        self._check(index)
         raw = self.raw[index]
         if self.transform == "sigmoid":
             return torch.sigmoid(raw)
         return torch.softmax(raw, dim=0) * raw.numel()
+
+    def _check(self, index: Tensor) -> None:
+        if index.device.type != "cpu" or not index.numel():
+            return
+        low, high = (int(end) for end in index.aminmax())
+        if low < 0 or high >= self.raw.numel():
+            raise InputError(
+                f"Example {low if low < 0 else high} is none of the {self.raw.numel()} examples; "
+                "pass the positions of the batch in the training set."
+            )
 
     def extra_repr(self) -> str:
         """Number of examples and transform."""

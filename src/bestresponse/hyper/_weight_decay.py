@@ -25,7 +25,8 @@ _SHARED = "model"
 class WeightDecay(nn.Module):
     """½ Σ e^λ w², with the logarithm λ of each decay as a hyperparameter.
 
-    It stores names and shapes, never the model: `decay(model)` is the penalty.
+    It stores names and shapes, never the model: `decay(model)` is the penalty. Parameters that are
+    frozen when it is made do not decay.
 
     Args:
         model: the module whose parameters decay.
@@ -66,23 +67,25 @@ class WeightDecay(nn.Module):
                 "normalization parameters."
             )
         self.per = per
-        self._names = tuple(decayed)
+        self._shapes = {name: weight.shape for name, weight in decayed.items()}
         self.log_decay = nn.ParameterDict(_log_decays(decayed, per, math.log(init)))
 
     def forward(self, model: nn.Module) -> Tensor:
         """The penalty of the model's parameters, a scalar."""
         weights = named_parameters(unwrap(model))
-        missing = [name for name in self._names if name not in weights]
-        if missing:
-            raise InputError(
-                f"The model has no parameter '{missing[0]}'; this WeightDecay was made for another."
-            )
-        penalties = [self._penalty(name, weights[name]) for name in self._names]
+        for name, shape in self._shapes.items():
+            if name not in weights or weights[name].shape != shape:
+                raise InputError(
+                    f"The model has no parameter '{name}' of shape {tuple(shape)}; "
+                    "this WeightDecay was made for another model."
+                )
+        penalties = [self._penalty(name, weights[name]) for name in self._shapes]
         return functools.reduce(torch.add, [p.to(penalties[0].device) for p in penalties])
 
     def _penalty(self, name: str, weight: Tensor) -> Tensor:
         decay = self.log_decay[_SHARED if self.per == "model" else escape(name)].exp()
-        square = weight.to(torch.promote_types(weight.dtype, decay.dtype)).square()
+        weight = weight.to(torch.promote_types(weight.dtype, decay.dtype))
+        square = weight * weight  # a product differentiates twice in half the time of a power
         if decay.ndim == 0:
             return 0.5 * decay * square.sum()
         return 0.5 * (decay * square).sum()
@@ -93,7 +96,7 @@ class WeightDecay(nn.Module):
 
 
 def _decayed_parameters(model: nn.Module, biases: bool) -> dict[str, Tensor]:
-    parameters = named_parameters(model)
+    parameters = {n: p for n, p in named_parameters(model).items() if p.requires_grad}
     if biases:
         return {**parameters}
     normalizing = {

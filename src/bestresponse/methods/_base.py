@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._guards import check_escapes, check_reached, check_reentrant, check_scalar
+from bestresponse._guards import check_escapes, check_graph, check_reached, check_scalar
 from bestresponse._purify import Batch
 from bestresponse._result import Result, Stats
-from bestresponse._tree import Partial, Tree, leaves_of, squared_norm
+from bestresponse._tree import Partial, Tree, leaves_of, tree_norm
 
 Objective = Callable[[Tree, Tree, Batch, int], Tensor]
 """A loss as a pure function of (params, hyper, batch, seed)."""
@@ -73,18 +73,17 @@ class Problem:
     outer_mode: Callable[[], AbstractContextManager[None]]
 
     def inner_loss(self, params: Tree, hyper: Tree) -> Tensor:
-        """The mean of the inner loss over the batches, checked."""
+        """The mean of the inner loss over the batches, checked; `params` are leaves."""
         batches = self.inner_batch
         items = batches.items if isinstance(batches, Batches) else (batches,)
         losses = [self.inner_step_loss(params, hyper, item, i) for i, item in enumerate(items)]
+        for loss in losses:
+            self.check(loss, "inner")
         return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
 
     def inner_step_loss(self, params: Tree, hyper: Tree, batch: Batch, draw: int) -> Tensor:
         """The inner loss of one batch with the call's draw of that number."""
-        loss = check_scalar(self.inner(params, hyper, batch, self.seeds[0] + draw), "inner")
-        if draw == 0:  # once a call, and before a long graph lies behind the parameters
-            self._check(loss, "inner")
-        return loss
+        return check_scalar(self.inner(params, hyper, batch, self.seeds[0] + draw), "inner")
 
     def outer_gradients(self, params: Tree) -> OuterGradients:
         """The outer loss and its two partial derivatives at (params, λ)."""
@@ -92,7 +91,7 @@ class Problem:
         with self.outer_mode():
             loss = self.outer(params, hyper, self.outer_batch, self.seeds[1])
             loss = check_scalar(loss, "outer")
-            self._check(loss, "outer")
+            self.check(loss, "outer")
             inputs = [*params.values(), *hyper.values()]
             gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
         by_params = {
@@ -102,9 +101,10 @@ class Problem:
         direct: Partial = dict(zip(hyper, gradients[len(params) :], strict=True))
         return OuterGradients(loss.detach(), by_params, direct)
 
-    def _check(self, loss: Tensor, role: str) -> None:
+    def check(self, loss: Tensor, role: str) -> None:
+        """Refuse a loss at leaves whose graph would be differentiated wrongly."""
         check_escapes(loss, self.live | self.live_hyper, role)
-        check_reentrant(loss, role)
+        check_graph(loss, role)
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ class Report:
         outer_gradient_norm: ‖∂L_V/∂w‖.
         direct_norm: ‖∂L_V/∂λ‖.
         indirect_norm: the length of the part that goes through the response.
+        norm: the length of their sum, the hypergradient.
         training_stability: learning rate times largest curvature seen, over its limit, for the
             SGD optimizer that `Nested` was given; above 1 training blows up.
         clipped_from: the norm before clipping, if the hypergradient was clipped.
@@ -145,6 +146,7 @@ class Report:
     outer_gradient_norm: float
     direct_norm: float
     indirect_norm: float
+    norm: float
     training_stability: float | None = None
     clipped_from: float | None = None
     params: Tree | None = field(default=None, repr=False)
@@ -218,29 +220,20 @@ def assemble(
     """Put a hypergradient together: the sum of its parts, and the report on them."""
     check_reached(problem.hyper, outer.direct, indirect)
     direct, through = _filled(outer.direct, problem.hyper), _filled(indirect, problem.hyper)
-    value = {name: direct[name] + through[name] for name in problem.hyper}
-    # a norm (in float64) is finite exactly where its leaves are; one transfer to the host for all
-    measured = _to_host(
+    value = {
+        # a direct part that is not there costs no addition
+        name: through[name] if outer.direct[name] is None else direct[name] + through[name]
+        for name in problem.hyper
+    }
+    measured = _to_host(  # in the order of the report's fields
         outer.loss,
         inner_gradient_norm,
-        *(squared_norm(tree).sqrt() for tree in (outer.params, direct, through, value)),
+        *(tree_norm(tree) for tree in (outer.params, direct, through, value)),
     )
-    loss, inner_norm, outer_norm, direct_norm, indirect_norm, _ = measured
     warnings = (result,) if result.is_warning else ()
-    if not all(math.isfinite(number) for number in measured):
+    if not result.is_error and not all(math.isfinite(number) for number in measured):
         result = Result.nonfinite
-    report = Report(
-        result,
-        warnings,
-        stats,
-        steps,
-        loss,
-        inner_norm,
-        outer_norm,
-        direct_norm,
-        indirect_norm,
-        params=params,
-    )
+    report = Report(result, warnings, stats, steps, *measured, params=params)  # type: ignore[misc, arg-type]
     return Hypergradient(value, direct, through, outer.loss, report)
 
 

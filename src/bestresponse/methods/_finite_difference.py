@@ -48,5 +48,6 @@ class FiniteDifference(Method):
 
     def differentiate(self, problem: Problem) -> Hypergradient:
         """Two gradients a product, and two for the mixed product."""
+        outer = problem.outer_gradients(problem.params)
         point = Differences(problem.inner_loss, problem.params, problem.hyper, self.epsilon)
-        return implicit_hypergradient(problem, point, point, self.solver, self.damping)
+        return implicit_hypergradient(problem, outer, point, point, self.solver, self.damping)

@@ -13,6 +13,7 @@ from bestresponse._tree import Layout, Partial
 from bestresponse.methods._base import (
     Hypergradient,
     Method,
+    OuterGradients,
     Problem,
     assemble,
     replace_report,
@@ -54,8 +55,11 @@ class Implicit(Method):
 
     def differentiate(self, problem: Problem) -> Hypergradient:
         """One retained graph of the inner gradient serves every product."""
+        # the outer closure comes first: a checkpointed inner one updates live buffers on its way
+        outer = problem.outer_gradients(problem.params)
         point = Linearization(problem.inner_loss, problem.params, problem.hyper)
-        return implicit_hypergradient(problem, point, Hessian(point), self.solver, self.damping)
+        curvature = Hessian(point)
+        return implicit_hypergradient(problem, outer, point, curvature, self.solver, self.damping)
 
 
 class Point(Protocol):
@@ -70,10 +74,14 @@ class Point(Protocol):
 
 
 def implicit_hypergradient(
-    problem: Problem, point: Point, curvature: LinearOperator, solver: Solver, damping: float
+    problem: Problem,
+    outer: OuterGradients,
+    point: Point,
+    curvature: LinearOperator,
+    solver: Solver,
+    damping: float,
 ) -> Hypergradient:
     """The one place where the formula of the implicit function theorem is put together."""
-    outer = problem.outer_gradients(problem.params)
     operator = curvature
     if damping:
         operator = curvature + damping * Identity(curvature.size, curvature.dtype, curvature.device)

@@ -12,7 +12,7 @@ from bestresponse._context import second_derivatives
 from bestresponse._errors import InputError
 from bestresponse._guards import check_used, no_activation_checkpointing
 from bestresponse._purify import Batch
-from bestresponse._tree import Partial, Tree, leaves_of, squared_norm
+from bestresponse._tree import Partial, Tree, leaves_of, tree_norm
 from bestresponse.methods._base import Batches, Hypergradient, Method, Problem, assemble
 from bestresponse.optim import Optimizer, State
 
@@ -60,7 +60,7 @@ class Unroll(Method):
             )
         for field in ("steps", "truncate", "checkpoint"):
             value = getattr(self, field)
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            if value is not None and not (hasattr(value, "__index__") and value >= 1):
                 raise InputError(f"Unroll({field}={value}) must be a whole number from 1 on.")
 
     def differentiate(self, problem: Problem) -> Hypergradient:
@@ -73,20 +73,24 @@ class Unroll(Method):
             starts.append(state)
             state = run.without_graph(state, segment)
         recorded = run.with_graph(state, segments[-1])
+        final = {name: leaf.detach() for name, leaf in recorded.end.params.items()}
+        last_gradient_norm = tree_norm(recorded.last_gradient)
         with no_activation_checkpointing("outer"):
-            outer = problem.outer_gradients(recorded.end.params)
-        pulled, through = recorded.pull_back(outer.params)
-        for start, segment in zip(reversed(starts), reversed(segments[:-1]), strict=True):
-            pulled, more = run.with_graph(start, segment).pull_back_all(pulled)
+            outer = problem.outer_gradients(final)
+        cotangents: Cotangents = {("", name): leaf for name, leaf in outer.params.items()}
+        through, cotangents = recorded.pull_back(cotangents, to_start=bool(starts))
+        while starts:
+            recorded = run.with_graph(starts.pop(), segments[len(starts)])
+            more, cotangents = recorded.pull_back(cotangents, to_start=bool(starts))
             through = _sum(through, more)
         return assemble(
             problem,
             outer,
             through,
-            recorded.last_gradient_norm,
+            last_gradient_norm,
             stats=None,
             steps=self.steps,
-            params={name: leaf.detach() for name, leaf in recorded.end.params.items()},
+            params=final,
         )
 
     def _segments(self) -> tuple[range, list[range]]:
@@ -120,31 +124,26 @@ class _Recorded:
     start: _Inner
     end: _Inner
     hyper: Tree
-    last_gradient_norm: Tensor
+    last_gradient: Tree
 
-    def pull_back(self, params: Tree) -> tuple[Cotangents, Partial]:
-        """The derivative with respect to start and λ, given that to the final weights."""
-        return self.pull_back_all({("", name): leaf for name, leaf in params.items()})
-
-    def pull_back_all(self, cotangents: Cotangents) -> tuple[Cotangents, Partial]:
-        """The same, given the derivative with respect to weights and optimizer state."""
-        end, start = self.end.flat(), self.start.flat()
+    def pull_back(self, cotangents: Cotangents, *, to_start: bool) -> tuple[Partial, Cotangents]:
+        """The derivatives with respect to λ and, if asked, the start, given that to the end."""
+        end, start = self.end.flat(), self.start.flat() if to_start else {}
         outputs = [
             (end[key], value)
             for key, value in cotangents.items()
             if value is not None and end[key].requires_grad
         ]
-        inputs = [*start.values(), *self.hyper.values()]
         with second_derivatives():
             gradients = torch.autograd.grad(
                 [output for output, _ in outputs],
-                inputs,
+                [*self.hyper.values(), *start.values()],
                 grad_outputs=[value for _, value in outputs],
                 allow_unused=True,
             )
         return (
-            dict(zip(start, gradients, strict=False)),
-            dict(zip(self.hyper, gradients[len(start) :], strict=True)),
+            dict(zip(self.hyper, gradients, strict=False)),
+            dict(zip(start, gradients[len(self.hyper) :], strict=True)),
         )
 
 
@@ -169,17 +168,20 @@ class _Run:
     def with_graph(self, inner: _Inner, steps: range) -> _Recorded:
         """Steps that can be differentiated."""
         start, hyper = _detached(inner), leaves_of(self.problem.hyper)
-        end, norm = start, torch.zeros(())
+        end, gradient = start, start.params
         for step in steps:
-            end, norm = self._step(end, hyper, step, True)
-        return _Recorded(start, end, hyper, norm)
+            end, gradient = self._step(end, hyper, step, True)
+        return _Recorded(start, end, hyper, gradient)
 
     def _step(
         self, inner: _Inner, hyper: Tree, step: int, differentiable: bool
-    ) -> tuple[_Inner, Tensor]:
+    ) -> tuple[_Inner, Tree]:
+        """Where one step leads, and the gradient it followed."""
         with no_activation_checkpointing("inner"):
             batch = self.batches[step]
             loss = self.problem.inner_step_loss(inner.params, hyper, batch, step)
+            if step == 0:  # later, a long graph lies behind the parameters
+                self.problem.check(loss, "inner")
             with second_derivatives():
                 gradients = torch.autograd.grad(
                     loss,
@@ -193,7 +195,7 @@ class _Run:
             params, state = self.optimizer.update(
                 inner.params, by_name, inner.state, lambda s: self.problem.read(s, hyper)
             )
-        return _Inner(params, state), squared_norm(by_name).sqrt()
+        return _Inner(params, state), by_name
 
 
 def _detached(inner: _Inner) -> _Inner:

@@ -42,7 +42,7 @@ class Adam(Optimizer):
         check_range(self, "lr", self.lr, 0.0, _INF)
         check_range(self, "weight_decay", self.weight_decay, 0.0, _INF)
         for beta in self.betas:
-            check_range(self, "betas", beta, 0.0, 1.0)
+            check_range(self, "betas", beta, 0.0, 1.0 - 1e-12)
 
     def init(self, params: Tree) -> State:
         """Zero moments and zero steps."""

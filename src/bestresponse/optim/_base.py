@@ -38,8 +38,13 @@ class Optimizer(ABC):
         return self
 
 
-def check_range(owner: object, field: str, value: Setting, low: float, high: float) -> None:
+def check_range(owner: object, field: str, value: Any, low: float, high: float) -> None:
     """Refuse a number outside [low, high]; a callable is checked by nobody but its user."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise InputError(
+            f"{type(owner).__name__}({field}=...) got a hyperparameter's value, which would be "
+            f"held constant; pass a function that reads it: {field}=lambda: data.{field}."
+        )
     if not callable(value) and not low <= value <= high:
         raise InputError(
             f"{type(owner).__name__}({field}={value}) is out of range; use {low} to {high}."

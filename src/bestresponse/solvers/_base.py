@@ -56,7 +56,9 @@ class IterativeSolver(Solver):
     """A solver whose step the shared loop of `linear_solve` repeats.
 
     Subclasses are frozen dataclasses with the fields `max_steps`, `rtol` and `atol`. A step never
-    asks the host for a number: it sets `status` instead, and the loop freezes what has ended.
+    asks the host for a number: it sets `status` instead, and from then on leaves `value`,
+    `residual_norm` and `status` as they are. (Setting a scalar step length to zero does that; a
+    choice between two vectors would cost a tenth of a gradient.)
     """
 
     max_steps: int

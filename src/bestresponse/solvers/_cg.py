@@ -66,24 +66,29 @@ class CG(IterativeSolver):
         direction, square = state["direction"], state["square"]
         image = operator.mv(direction)
         curvature = direction @ image
-        convex = ~(curvature <= 0)  # NaN goes on, to be reported as non-finite
-        alpha = torch.where(convex, square / torch.where(convex, curvature, 1), 0)
-        residual = state["residual"] - alpha * image
-        new_square = torch.where(convex, residual @ residual, square)
-        beta = torch.where(convex, new_square / square, 0)
+        # what is not finite goes on, to be reported as such
+        convex = ~((curvature <= 0) & curvature.isfinite())
+        running = state["status"] == Status.running
+        moves = running & convex
+        alpha = torch.where(moves, square / torch.where(moves, curvature, 1), 0)
+        residual = torch.addcmul(state["residual"], image, alpha, value=-1)
+        new_square = torch.where(moves, residual @ residual, square)
+        beta = torch.where(moves, new_square / square, 0)
         ended = torch.where(
-            new_square <= state["floor"], int(Status.converged), int(Status.running)
+            convex,
+            torch.where(new_square <= state["floor"], int(Status.converged), int(Status.running)),
+            int(Status.negative_curvature),
         )
         return {
-            "value": state["value"] + alpha * direction,
+            "value": torch.addcmul(state["value"], direction, alpha),
             "residual": residual,
-            "direction": residual + beta * direction,
+            "direction": torch.addcmul(residual, direction, beta),
             "square": new_square,
             "floor": state["floor"],
             "residual_norm": new_square.sqrt(),
             "alpha": alpha,
             "beta": beta,
-            "status": torch.where(convex, ended, int(Status.negative_curvature)),
+            "status": torch.where(running, ended, state["status"]),
         }
 
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:

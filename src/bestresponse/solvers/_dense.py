@@ -35,6 +35,8 @@ class Dense(DirectSolver):
         """Cholesky where the matrix is positive definite, LU otherwise."""
         matrix = operator.as_matrix()
         matrix = (matrix + matrix.T) / 2
+        if not bool(matrix.isfinite().all() & vector.isfinite().all()):
+            return vector, Result.nonfinite, None
         factor, indefinite = torch.linalg.cholesky_ex(matrix)
         if not bool(indefinite):
             value, result = torch.cholesky_solve(vector[:, None], factor)[:, 0], Result.success

@@ -66,17 +66,20 @@ class Neumann(IterativeSolver):
     def step(self, operator: LinearOperator, state: State) -> State:
         """One more term."""
         term, norm = state["term"], state["residual_norm"]
+        running = state["status"] == Status.running
         image = operator.mv(term)
+        new_term = torch.add(term, image, alpha=-self.lr)
+        length = torch.where(running, new_term.norm(), norm)
         square = norm * norm
-        new_term = term - self.lr * image
+        floor = torch.finfo(term.dtype).eps * state["first_norm"]  # below it is rounding noise
         return {
-            "value": state["value"] + self.lr * new_term,
+            "value": torch.addcmul(state["value"], new_term, self.lr * running),
             "term": new_term,
             "first_norm": state["first_norm"],
-            "residual_norm": new_term.norm(),
+            "residual_norm": length,
             "quotient": (term @ image) / torch.where(square > 0, square, 1),
-            "shrinkage": new_term.norm() / state["first_norm"],
-            "status": state["status"],
+            "shrinkage": length / state["first_norm"],
+            "status": torch.where(length <= floor, int(Status.converged), state["status"]),
         }
 
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -64,11 +67,17 @@ def linear_solve(
             raise InputError(
                 f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
             )
-        if not bool(torch.isfinite(solution.value).all()):
+        if not solution.result.is_error and not _is_finite(solution):
             solution = Solution(solution.value, Result.nonfinite, solution.stats)
     if throw and solution.result.is_error:
         raise SolveError(solution.result, f"({type(solver).__name__}, {solution.stats})")
     return solution
+
+
+def _is_finite(solution: Solution) -> bool:
+    residual = solution.stats.relative_residual
+    # a sum is finite only if its terms are, and cheaper than asking each of them
+    return math.isfinite(float(solution.value.sum())) and math.isfinite(residual or 0.0)
 
 
 class _Counted(LinearOperator):
@@ -107,12 +116,13 @@ def _direct(operator: _Counted, vector: Tensor, solver: DirectSolver) -> Solutio
 def _iterate(operator: _Counted, vector: Tensor, solver: IterativeSolver) -> Solution:
     target = _target(solver, vector)
     state = solver.start(operator, vector)
-    history: list[list[Tensor]] = []
+    observed = ("status", *solver.traced)
+    history = [[state[name] for name in observed]]
     for step in range(solver.max_steps):
         if target is not None and _may_look(step, vector) and not _running(state):
             break
-        state = _frozen_where_ended(state, _advance(operator, solver, state, target))
-        history.append([state[name] for name in ("status", *solver.traced)])
+        state = _advance(operator, solver, state, target)
+        history.append([state[name] for name in observed])
     return _read_back(operator, vector, solver, state, history)
 
 
@@ -141,11 +151,6 @@ def _running(state: State) -> bool:
     return bool(state["status"] == Status.running)
 
 
-def _frozen_where_ended(old: State, new: State) -> State:
-    running = old["status"] == Status.running
-    return {name: torch.where(running, new[name], old[name]) for name in new}
-
-
 def _read_back(
     operator: _Counted,
     vector: Tensor,
@@ -154,22 +159,24 @@ def _read_back(
     history: list[list[Tensor]],
 ) -> Solution:
     """One transfer to the host for everything that is to be known of the solve."""
-    final = torch.stack([state["status"].double(), state["residual_norm"].double()])
-    status, residual = final.tolist()
-    rows = (
-        torch.stack([torch.stack([s.double() for s in row]) for row in history]).tolist()
-        if history
-        else []
-    )
-    # a step counts if the iterate was still running before it
-    taken = sum(1 for row in [[Status.running], *rows][: len(rows)] if row[0] == Status.running)
+    *rows, (residual, norm) = _to_host([*history, [state["residual_norm"], vector.norm()]])
+    # the first row is the start; a step was taken where the iterate was still running before it
+    taken = [after for before, after in pairwise(rows) if before[0] == Status.running]
+    moved = sum(1 for row in taken if row[0] != Status.negative_curvature)
     trace: Trace = {
-        name: [row[i] for row in rows[:taken]] for i, name in enumerate(solver.traced, start=1)
+        name: [row[i] for row in taken] for i, name in enumerate(solver.traced, start=1)
     }
     verdict, further = solver.judge(trace)
-    result = _result(Status(int(status)), verdict, solver)
-    relative = residual / norm if (norm := float(vector.norm())) else 0.0
-    return Solution(state["value"], result, Stats(taken, operator.products, relative, **further))
+    result = _result(Status(int(rows[-1][0])), verdict, solver)
+    relative = residual / norm if norm else 0.0
+    return Solution(state["value"], result, Stats(moved, operator.products, relative, **further))
+
+
+def _to_host(rows: list[list[Tensor]]) -> list[list[float]]:
+    """Rows of scalars as numbers."""
+    flat = torch.stack([scalar.double() for row in rows for scalar in row]).tolist()
+    numbers = iter(flat)
+    return [[next(numbers) for _ in row] for row in rows]
 
 
 def _result(status: Status, verdict: Result, solver: IterativeSolver) -> Result:

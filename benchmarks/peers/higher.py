@@ -1,0 +1,35 @@
+"""higher: unrolling through `innerloop_ctx`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import higher
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.entrants import LR, Entrant
+from benchmarks.problems import Case
+
+
+def entrants(case: Case) -> Iterable[Entrant]:
+    """It unrolls, nothing else."""
+    yield Entrant("higher", "unroll 5", "", _unrolled(case))
+
+
+def _unrolled(case: Case) -> Callable[[], list[Tensor]]:
+    model = copy.deepcopy(case.model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+
+    def run() -> list[Tensor]:
+        hyper = [h.detach().requires_grad_() for h in case.hyper_tensors()]
+        x, y = case.batch
+        with higher.innerloop_ctx(model, optimizer) as (functional, differentiable):
+            for _ in range(5):
+                weights = list(functional.parameters())
+                differentiable.step(case.inner_of(functional(x), y, weights, hyper))
+            return list(torch.autograd.grad(F.cross_entropy(functional(x), y), hyper))
+
+    return run
