@@ -109,8 +109,8 @@ def ambient_autocast() -> tuple[tuple[str, torch.dtype], ...]:
 
 
 @contextmanager
-def second_derivatives() -> Iterator[None]:
-    """Translate PyTorch's word for a missing second derivative into what to do about it."""
+def autograd_errors() -> Iterator[None]:
+    """Translate what PyTorch says of a derivative it cannot take into what to do about it."""
     try:
         yield
     except CheckpointError as error:

@@ -80,7 +80,7 @@ def test_signals_write_a_checkpoint_and_say_how_to_go_on(tmp_path, number, code)
         for name, value in SETTINGS.items()
         if name != "checkpoint_seconds"
     ]
-    flags[flags.index("--steps=160")] = "--steps=1500"
+    flags[flags.index("--steps=160")] = "--steps=700"
     out = tmp_path / "stopped"
     process = subprocess.Popen(
         command(*flags, "--out", str(out)),
@@ -91,7 +91,7 @@ def test_signals_write_a_checkpoint_and_say_how_to_go_on(tmp_path, number, code)
     deadline = time.monotonic() + 60
     while not (out / "settings.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.7)
+    time.sleep(0.4)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code

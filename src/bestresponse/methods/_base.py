@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._guards import check_escapes, check_graph, check_reached, check_scalar
 from bestresponse._purify import Batch
@@ -93,7 +94,8 @@ class Problem:
             loss = check_scalar(loss, "outer")
             self.check(loss, "outer")
             inputs = [*params.values(), *hyper.values()]
-            gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
+            with autograd_errors():
+                gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
         by_params = {
             name: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(params.items(), gradients, strict=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bestresponse._context import second_derivatives
+from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._guards import check_used, no_activation_checkpointing
 from bestresponse._purify import Batch
@@ -134,7 +134,7 @@ class _Recorded:
             for key, value in cotangents.items()
             if value is not None and end[key].requires_grad
         ]
-        with second_derivatives():
+        with autograd_errors():
             gradients = torch.autograd.grad(
                 [output for output, _ in outputs],
                 [*self.hyper.values(), *start.values()],
@@ -182,7 +182,7 @@ class _Run:
             loss = self.problem.inner_step_loss(inner.params, hyper, batch, step)
             if step == 0:  # later, a long graph lies behind the parameters
                 self.problem.check(loss, "inner")
-            with second_derivatives():
+            with autograd_errors():
                 gradients = torch.autograd.grad(
                     loss,
                     list(inner.params.values()),

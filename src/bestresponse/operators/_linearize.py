@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bestresponse._context import second_derivatives
+from bestresponse._context import autograd_errors
 from bestresponse._guards import check_used
 from bestresponse._tree import Layout, Partial, Tree, leaves_of
 
@@ -39,7 +39,7 @@ class Linearization:
         self.layout = Layout.of(params)
         self._params, self._hyper = leaves_of(params), leaves_of(hyper)
         value = loss(self._params, self._hyper)
-        with second_derivatives():
+        with autograd_errors():
             gradients = torch.autograd.grad(
                 value, list(self._params.values()), create_graph=True, allow_unused=True
             )
@@ -70,7 +70,7 @@ class Linearization:
         active = [name for name, gradient in self._gradients.items() if gradient.requires_grad]
         if not active or not inputs:
             return dict.fromkeys(inputs)
-        with second_derivatives():
+        with autograd_errors():
             products = torch.autograd.grad(
                 [self._gradients[name] for name in active],
                 list(inputs.values()),
