@@ -58,7 +58,8 @@ class IterativeSolver(Solver):
     Subclasses are frozen dataclasses with the fields `max_steps`, `rtol` and `atol`. A step never
     asks the host for a number: it sets `status` instead, and from then on leaves `value`,
     `residual_norm` and `status` as they are. (Setting a scalar step length to zero does that; a
-    choice between two vectors would cost a tenth of a gradient.)
+    choice between two vectors would cost a tenth of a gradient.) It may reuse the memory of the
+    vectors in its state.
     """
 
     max_steps: int
@@ -77,6 +78,15 @@ class IterativeSolver(Solver):
     @abstractmethod
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """A verdict on the traced scalars, and further `Stats` fields."""
+
+
+def move(start: Tensor, direction: Tensor, length: Tensor) -> Tensor:
+    """Add length·direction to `start` in place, for a scalar tensor `length`.
+
+    In place, since a fresh vector costs more than the arithmetic; expanded, since the kernel is
+    some twenty times slower with a tensor of no dimension.
+    """
+    return start.addcmul_(direction, length.expand_as(direction))
 
 
 def check_settings(solver: IterativeSolver) -> None:

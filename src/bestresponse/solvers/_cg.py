@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bestresponse._result import Result
 from bestresponse.operators import LinearOperator
-from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings
+from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings, move
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class CG(IterativeSolver):
         nothing = torch.zeros_like(square)
         return {
             "value": torch.zeros_like(vector),
-            "residual": vector,
-            "direction": vector,
+            "residual": vector.clone(),
+            "direction": vector.clone(),
             "square": square,
             "floor": square * torch.finfo(vector.dtype).eps ** 2,
             "residual_norm": square.sqrt(),
@@ -71,7 +71,7 @@ class CG(IterativeSolver):
         running = state["status"] == Status.running
         moves = running & convex
         alpha = torch.where(moves, square / torch.where(moves, curvature, 1), 0)
-        residual = torch.addcmul(state["residual"], image, alpha, value=-1)
+        residual = move(state["residual"], image, -alpha)
         new_square = torch.where(moves, residual @ residual, square)
         beta = torch.where(moves, new_square / square, 0)
         ended = torch.where(
@@ -80,9 +80,9 @@ class CG(IterativeSolver):
             int(Status.negative_curvature),
         )
         return {
-            "value": torch.addcmul(state["value"], direction, alpha),
+            "value": move(state["value"], direction, alpha),
             "residual": residual,
-            "direction": torch.addcmul(residual, direction, beta),
+            "direction": direction.mul_(beta).add_(residual),
             "square": new_square,
             "floor": state["floor"],
             "residual_norm": new_square.sqrt(),

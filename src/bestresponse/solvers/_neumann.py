@@ -10,7 +10,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._result import Result
 from bestresponse.operators import LinearOperator
-from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings
+from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings, move
 
 _FAR_TOO_LARGE = 100.0  # a term this many times longer than b is no correction any more
 
@@ -55,7 +55,7 @@ class Neumann(IterativeSolver):
         norm = vector.norm()
         return {
             "value": self.lr * vector,
-            "term": vector,
+            "term": vector.clone(),
             "first_norm": norm,
             "residual_norm": norm,
             "quotient": torch.zeros_like(norm),
@@ -68,16 +68,17 @@ class Neumann(IterativeSolver):
         term, norm = state["term"], state["residual_norm"]
         running = state["status"] == Status.running
         image = operator.mv(term)
-        new_term = torch.add(term, image, alpha=-self.lr)
+        quotient = term @ image
+        new_term = term.add_(image, alpha=-self.lr)
         length = torch.where(running, new_term.norm(), norm)
         square = norm * norm
         floor = torch.finfo(term.dtype).eps * state["first_norm"]  # below it is rounding noise
         return {
-            "value": torch.addcmul(state["value"], new_term, self.lr * running),
+            "value": move(state["value"], new_term, self.lr * running),
             "term": new_term,
             "first_norm": state["first_norm"],
             "residual_norm": length,
-            "quotient": (term @ image) / torch.where(square > 0, square, 1),
+            "quotient": quotient / torch.where(square > 0, square, 1),
             "shrinkage": length / state["first_norm"],
             "status": torch.where(length <= floor, int(Status.converged), state["status"]),
         }
