@@ -120,7 +120,10 @@ class OuterGradients:
 
 @dataclass(frozen=True)
 class Report:
-    """How a hypergradient came about and how far to trust it. `print(report)` is one line.
+    """How a hypergradient came about and how far to trust it.
+
+    `print(report)` is one line; `report.result.value` and the values of `report.warnings` say what
+    happened and what to change.
 
     Attributes:
         result: the worst that happened: an error before warnings before success.
@@ -173,11 +176,11 @@ class Report:
         solve = f"{self.products} products" if self.stats else f"{self.steps} unrolled steps"
         known = f", relative residual {residual:.2g}" if residual is not None else ""
         parts = f"direct {self.direct_norm:.2g}, indirect {self.indirect_norm:.2g}"
-        advice = "".join(f"; {warning.name}: {warning.value}" for warning in self.warnings)
-        error = f"; {self.result.name}: {self.result.value}" if self.result.is_error else ""
+        ends = [self.result] if self.result.is_error else self.warnings
+        said = "".join(f", {end.name}" for end in ends)
         return (
             f"outer loss {self.outer_loss:.4g}, {parts}, {solve}{known}, "
-            f"inner gradient {self.inner_gradient_norm:.2g}{error}{advice}"
+            f"inner gradient {self.inner_gradient_norm:.2g}{said}"
         )
 
 
