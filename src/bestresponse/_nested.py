@@ -94,6 +94,7 @@ class Nested:
         self.throw = throw
         self._sources = (params, hyper)
         self._stream = torch.Generator().manual_seed(seed)
+        self._calls = 0
         self._live()  # bad modules are refused here, not at the first call
         _warn_if_compiled(inner, outer)
 
@@ -185,6 +186,7 @@ class Nested:
         def read(setting: Any, hyper: Tree) -> Any:
             return modules.evaluate(setting, {}, hyper, ()) if callable(setting) else setting
 
+        self._calls += 1
         seeds = torch.randint(_SEED_RANGE, (2,), generator=self._stream).tolist()
         return Problem(
             inner=pure(self.inner),
@@ -198,6 +200,7 @@ class Nested:
             live=params,
             live_hyper=hyper,
             outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
+            checked=_is_power_of_two(self._calls),
         )
 
     def _with_stability(self, hypergradient: Hypergradient) -> Hypergradient:
@@ -241,6 +244,11 @@ def _constant(leaves: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for leaf in leaves:
             leaf.requires_grad_(True)
+
+
+def _is_power_of_two(number: int) -> bool:
+    """Graphs are searched at call 1, 2, 4, 8, …: closures may change, but seldom do."""
+    return number & (number - 1) == 0
 
 
 def _same_mode() -> Any:

@@ -19,6 +19,19 @@ Partial = dict[str, Tensor | None]
 
 
 @dataclass(frozen=True)
+class Space:
+    """What the flat vectors of a solve look like."""
+
+    size: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def eye(self) -> Tensor:
+        """The identity matrix (size, size)."""
+        return torch.eye(self.size, dtype=self.dtype, device=self.device)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where each leaf of a tree lies in the flat vector, and what it looks like outside of it.
 
@@ -80,6 +93,11 @@ class Layout:
     def device(self) -> torch.device:
         """Device of the flat vector."""
         return self.devices[0]
+
+    @property
+    def space(self) -> Space:
+        """What the flat vector looks like."""
+        return Space(self.size, self.dtype, self.device)
 
     def flatten(self, tree: Mapping[str, Tensor]) -> Tensor:
         """One vector (size,) holding the leaves in order."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from itertools import takewhile
 from typing import Annotated, Any
 
 _NEEDS_APPS = (
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        import tyro
+        import tyro  # noqa: F401
         from rich.console import Console
     except ImportError:
         print(_NEEDS_APPS, file=sys.stderr)
@@ -34,11 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     try:
-        command = tyro.cli(
-            _commands(), args=arguments or ["--help"], prog="bestresponse",
-            description="Nested optimization for PyTorch.",
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-        )  # fmt: skip
+        command = _parsed(arguments)
         if hasattr(command, "check"):
             command.check(_given(command, arguments))
         command.run()
@@ -52,6 +51,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"bestresponse: {stop}")
         return 128 + stop.signal_number
     return 0
+
+
+def _parsed(arguments: Sequence[str]) -> Any:
+    """The settings that the arguments spell; a mistake in them is bad input like any other."""
+    import tyro
+
+    from bestresponse._errors import InputError
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                _commands(), args=arguments or ["--help"], prog="bestresponse",
+                description="Nested optimization for PyTorch.",
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        verb = next((word for word in arguments if not word.startswith("-")), "")
+        known = f"bestresponse {verb}".strip() if verb in ("tune", "list") else "bestresponse"
+        raise InputError(f"{_first_line(said.getvalue())}; see {known} --help.") from None
+
+
+def _first_line(box: str) -> str:
+    """The first sentence in the parser's framed message."""
+    inside = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    text = " ".join(takewhile(lambda line: line and not line.startswith("─"), inside))
+    return text.rstrip(".:; ") or "The arguments are not understood"
 
 
 def _commands() -> Any:

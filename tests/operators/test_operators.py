@@ -90,8 +90,8 @@ def test_products_and_matrix_agree_with_the_dense_matrix(name):
     operator, expected = make(), dense()
     tolerance = TOLERANCE.get(name, 1e-12)
     assert operator.size == SIZE
-    assert operator.dtype == torch.float64
-    assert operator.device == torch.device("cpu")
+    assert operator.space.dtype == torch.float64
+    assert operator.space.device == torch.device("cpu")
     assert relative_error(operator.as_matrix(), expected) <= tolerance
     for vector in torch.randn(3, SIZE):
         assert relative_error(operator.mv(vector), expected @ vector) <= tolerance
@@ -169,7 +169,7 @@ def test_mixed_types_are_multiplied_in_the_widest():
     operator = br.Hessian(
         br.Linearization(lambda p, h: loss({**p, "b": p["b"].double()}, h), params, hyper)
     )
-    assert operator.dtype == torch.float64
+    assert operator.space.dtype == torch.float64
     assert relative_error(operator.as_matrix(), dense_hessian()) <= 1e-6
 
 

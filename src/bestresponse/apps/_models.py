@@ -124,8 +124,8 @@ def _load(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"'{path}' fails when it is imported: {_said(error)}.") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"'{path}' fails when it is imported: {said(error)}.") from error
     return module
 
 
@@ -144,9 +144,9 @@ def build(model: str, shape: Shape, classes: int, seed: int) -> nn.Module:
             made = make(shape, classes)
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
-                f"--model {model} failed as FACTORY({shape}, {classes}): {_said(error)}."
+                f"--model {model} failed as FACTORY({shape}, {classes}): {said(error)}."
             ) from error
     _check(made, model, shape, classes)
     return made
@@ -168,18 +168,19 @@ def _check(made: object, model: str, shape: Shape, classes: int) -> None:
             out = made.eval()(torch.zeros(2, *shape))
     except Exception as error:
         raise InputError(
-            f"--model {model} fails on a batch of shape {(2, *shape)}: {_said(error)}."
+            f"--model {model} fails on a batch of shape {(2, *shape)}: {said(error)}."
         ) from error
     made.train(training)
-    if not isinstance(out, Tensor) or out.shape != (2, classes):
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    floating = isinstance(out, Tensor) and out.is_floating_point()
+    if not floating or out.shape != (2, classes):
+        got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise InputError(
             f"--model {model} maps a batch of 2 to {got}; it must give (2, {classes}), "
             "one logit a class."
         )
 
 
-def _said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """The first line of an error, without its final stop."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 import bestresponse as br
+from bestresponse._errors import InputError
 from bestresponse.apps import _models
 from bestresponse.apps._examples import Examples, corrupted
 from bestresponse.apps._training import Training, predictions
+from bestresponse.apps._tune_settings import TuneSettings
 from bestresponse.apps._tuning import Hyperparameters, Schedule, Tuner
 from bestresponse.data import Splits
-
-if TYPE_CHECKING:
-    from bestresponse.apps.tune import Tune
 
 UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED = ROWS = (
     "untuned",
@@ -73,9 +73,12 @@ def make_data(splits: Splits, corrupt: float, seed: int, device: torch.device) -
 class Bench:
     """Builds the trainings of one run: same initial weights, batches and optimizer for all."""
 
-    def __init__(self, settings: Tune, data: Data, record: Callable[..., None]) -> None:
+    def __init__(self, settings: TuneSettings, data: Data, record: Callable[..., None]) -> None:
         self.settings, self.data, self._record = settings, data, record
         self.device = data.train.device
+        shape, classes = data.train.split.dataset.shape, data.classes
+        self._initial = _models.build(settings.model, shape, classes, settings.seed)
+        self._probe_training()
 
     def plain(self, name: str, examples: Examples) -> Training:
         """A training without hyperparameter steps, at the initial decay."""
@@ -125,20 +128,28 @@ class Bench:
         self._probe(nested, tuner)
         return training, hyper
 
+    def _probe_training(self) -> None:
+        """One training step of a copy on two examples: what cannot be trained is refused now."""
+        model, index = self._model(), torch.arange(2)
+        with _explained(self.settings.model, "a training step"), torch.random.fork_rng(devices=[]):
+            inputs, labels = self.data.train.batch(index)
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            self._optimizer(model).step()
+
     def _probe(self, nested: br.Nested, tuner: Tuner) -> None:
         """One hypergradient of two examples, thrown away: what cannot be tuned is refused now."""
         state = nested.state_dict()
-        index = torch.arange(min(2, len(tuner.train)))
+        index = torch.arange(2)
         inner = (*tuner.train.batch(index), index)
         batch = br.Batches([inner] * tuner.inner_batches) if tuner.inner_batches > 1 else inner
-        nested(batch, tuner.validation.batch(index))
+        with _explained(self.settings.model, "a hypergradient"):
+            nested(batch, tuner.validation.batch(index))
         nested.load_state_dict(state)
 
     def _model(self) -> nn.Module:
-        split = self.data.train.split
-        settings = self.settings
-        model = _models.build(settings.model, split.dataset.shape, self.data.classes, settings.seed)
-        return model.to(self.device)
+        """A copy of the initial model, so that all rows start from the same weights."""
+        return copy.deepcopy(self._initial).to(self.device)
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -172,3 +183,14 @@ class Bench:
             seed=self.settings.seed,
             companion=companion,
         )
+
+
+@contextmanager
+def _explained(model: str, what: str) -> Iterator[None]:
+    """A model's own failure as one sentence."""
+    try:
+        yield
+    except (InputError, br.SolveError):
+        raise
+    except Exception as error:
+        raise InputError(f"--model {model} fails in {what}: {_models.said(error)}.") from error

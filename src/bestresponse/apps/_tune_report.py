@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,8 @@ from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from bestresponse.apps._outcome import Outcome, notes
 from bestresponse.apps._rows import BOTH, FILTERED, LABELS, TUNED, UNTUNED, VALIDATION_ONLY, Data
 from bestresponse.apps._run import RunFolder
+from bestresponse.apps._tune_settings import TuneSettings
 from bestresponse.apps._tuning import Hyperparameters
-
-if TYPE_CHECKING:
-    from bestresponse.apps.tune import Tune
 
 Lines = list[dict[str, Any]]
 
@@ -25,7 +23,7 @@ _SHOWN = 36
 
 
 def write_report(
-    folder: RunFolder, settings: Tune, result: Outcome, hyper: Hyperparameters, data: Data
+    folder: RunFolder, settings: TuneSettings, result: Outcome, hyper: Hyperparameters, data: Data
 ) -> None:
     """`report.html` in the run folder."""
     lines = folder.metrics()

@@ -84,7 +84,7 @@ def implicit_hypergradient(
     """The one place where the formula of the implicit function theorem is put together."""
     operator = curvature
     if damping:
-        operator = curvature + damping * Identity(curvature.size, curvature.dtype, curvature.device)
+        operator = curvature + damping * Identity.of(curvature)
     right_side = point.layout.flatten(outer.params)
     solution = linear_solve(operator, right_side, solver, throw=False)
     indirect = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
+from bestresponse._tree import Space
 
 
 class LinearOperator(ABC):
@@ -19,18 +20,13 @@ class LinearOperator(ABC):
 
     @property
     @abstractmethod
+    def space(self) -> Space:
+        """Size, type and device of the vectors."""
+
+    @property
     def size(self) -> int:
         """The dimension n."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Type of the vectors."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Device of the vectors."""
+        return self.space.size
 
     @abstractmethod
     def mv(self, vector: Tensor) -> Tensor:
@@ -38,8 +34,7 @@ class LinearOperator(ABC):
 
     def as_matrix(self) -> Tensor:
         """The dense (n, n) matrix, column by column: n products."""
-        basis = torch.eye(self.size, dtype=self.dtype, device=self.device)
-        return torch.stack([self.mv(column) for column in basis], dim=1)
+        return torch.stack([self.mv(column) for column in self.space.eye()], dim=1)
 
     def __add__(self, other: LinearOperator) -> LinearOperator:
         return _Sum(self, other)
@@ -63,16 +58,8 @@ class _Sum(LinearOperator):
             )
 
     @property
-    def size(self) -> int:
-        return self.left.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.left.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.left.device
+    def space(self) -> Space:
+        return self.left.space
 
     def mv(self, vector: Tensor) -> Tensor:
         return self.left.mv(vector) + self.right.mv(vector)
@@ -87,16 +74,8 @@ class _Scaled(LinearOperator):
     factor: float
 
     @property
-    def size(self) -> int:
-        return self.operator.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.operator.device
+    def space(self) -> Space:
+        return self.operator.space
 
     def mv(self, vector: Tensor) -> Tensor:
         return self.operator.mv(vector) * self.factor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from bestresponse._tree import Space
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._linearize import Linearization
 
@@ -28,19 +28,9 @@ class Hessian(LinearOperator):
     point: Linearization
 
     @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return self.point.layout.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the flat vectors."""
-        return self.point.layout.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the flat vectors."""
-        return self.point.layout.device
+    def space(self) -> Space:
+        """Size, type and device of the flat vectors."""
+        return self.point.layout.space
 
     def mv(self, vector: Tensor) -> Tensor:
         """The product with a vector (n,): about one gradient."""

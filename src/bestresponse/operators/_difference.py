@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bestresponse._guards import check_used, no_activation_checkpointing
-from bestresponse._tree import Layout, Partial, Tree, leaves_of
+from bestresponse._tree import Layout, Partial, Space, Tree, leaves_of
 from bestresponse.operators._base import LinearOperator
 
 
@@ -37,24 +37,14 @@ class Differences(LinearOperator):
         self.layout = Layout.of(params)
         self._loss, self._hyper = loss, hyper
         self._center = self.layout.flatten(params)
-        epsilon = epsilon or torch.finfo(self.dtype).eps ** (1 / 3)
+        epsilon = epsilon or torch.finfo(self.layout.dtype).eps ** (1 / 3)
         self._reach = epsilon * self._center.norm().clamp(min=1)
         self.gradient = self._gradients(self._center)[0]
 
     @property
-    def size(self) -> int:
-        """Number of parameters."""
-        return self.layout.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the flat vectors."""
-        return self.layout.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the flat vectors."""
-        return self.layout.device
+    def space(self) -> Space:
+        """Size, type and device of the flat vectors."""
+        return self.layout.space
 
     def mv(self, vector: Tensor) -> Tensor:
         """(∂²L_T/∂w²) v: two gradients."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
+from bestresponse._tree import Space
 from bestresponse.operators._base import LinearOperator
 
 
@@ -29,19 +30,9 @@ class Matrix(LinearOperator):
             )
 
     @property
-    def size(self) -> int:
-        """The dimension n."""
-        return self.matrix.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the entries."""
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the entries."""
-        return self.matrix.device
+    def space(self) -> Space:
+        """Size, type and device of the vectors."""
+        return Space(self.matrix.shape[0], self.matrix.dtype, self.matrix.device)
 
     def mv(self, vector: Tensor) -> Tensor:
         """The product with a vector (n,)."""
@@ -53,8 +44,7 @@ class Matrix(LinearOperator):
 
     def inverse(self, damping: float = 0.0) -> Matrix:
         """The operator (A + damping·I)⁻¹."""
-        eye = torch.eye(self.size, dtype=self.dtype, device=self.device)
-        return Matrix(torch.linalg.inv(self.matrix + damping * eye))
+        return Matrix(torch.linalg.inv(self.matrix + damping * self.space.eye()))
 
 
 @dataclass(frozen=True)
@@ -69,19 +59,9 @@ class Diagonal(LinearOperator):
     diagonal: Tensor
 
     @property
-    def size(self) -> int:
-        """The dimension n."""
-        return self.diagonal.numel()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the entries."""
-        return self.diagonal.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the entries."""
-        return self.diagonal.device
+    def space(self) -> Space:
+        """Size, type and device of the vectors."""
+        return Space(self.diagonal.numel(), self.diagonal.dtype, self.diagonal.device)
 
     def mv(self, vector: Tensor) -> Tensor:
         """The product with a vector (n,)."""
@@ -110,22 +90,18 @@ class Identity(LinearOperator):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._size, self._dtype, self._device = size, dtype, torch.device(device)
+        self._space = Space(size, dtype, torch.device(device))
+
+    @classmethod
+    def of(cls, operator: LinearOperator) -> Identity:
+        """The identity on the vectors of another operator."""
+        space = operator.space
+        return cls(space.size, space.dtype, space.device)
 
     @property
-    def size(self) -> int:
-        """The dimension n."""
-        return self._size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the vectors."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the vectors."""
-        return self._device
+    def space(self) -> Space:
+        """Size, type and device of the vectors."""
+        return self._space
 
     def mv(self, vector: Tensor) -> Tensor:
         """The vector itself."""
@@ -133,7 +109,7 @@ class Identity(LinearOperator):
 
     def as_matrix(self) -> Tensor:
         """The dense identity matrix."""
-        return torch.eye(self.size, dtype=self.dtype, device=self.device)
+        return self.space.eye()
 
     def inverse(self, damping: float = 0.0) -> LinearOperator:
         """The operator (I + damping·I)⁻¹."""

@@ -16,7 +16,7 @@ State = dict[str, Tensor]
 """What an iterative solver carries: `value`, `residual_norm`, `status`, and whatever it needs."""
 
 Trace = Mapping[str, list[float]]
-"""Scalars of every step, read back in one go after the solve."""
+"""Scalars of the start and of every step, read back in one go after the solve."""
 
 
 class Status(IntEnum):
@@ -57,9 +57,9 @@ class IterativeSolver(Solver):
 
     Subclasses are frozen dataclasses with the fields `max_steps`, `rtol` and `atol`. A step never
     asks the host for a number: it sets `status` instead, and from then on leaves `value`,
-    `residual_norm` and `status` as they are. (Setting a scalar step length to zero does that; a
-    choice between two vectors would cost a tenth of a gradient.) It may reuse the memory of the
-    vectors in its state.
+    `residual_norm` and `status` as they are, but for rounding. (Setting a scalar step length to
+    zero does that; a choice between two vectors would cost a tenth of a gradient.) It may reuse
+    the memory of the vectors in its state.
     """
 
     max_steps: int

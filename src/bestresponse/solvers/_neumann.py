@@ -10,7 +10,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._result import Result
 from bestresponse.operators import LinearOperator
-from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings, move
+from bestresponse.solvers._base import IterativeSolver, State, Status, Trace, check_settings
 
 _FAR_TOO_LARGE = 100.0  # a term this many times longer than b is no correction any more
 
@@ -43,7 +43,7 @@ class Neumann(IterativeSolver):
     max_steps: int = 20
     rtol: float | None = None
     atol: float | None = None
-    traced = ("quotient", "residual_norm", "shrinkage")
+    traced = ("residual_norm", "energy")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -56,47 +56,44 @@ class Neumann(IterativeSolver):
         return {
             "value": self.lr * vector,
             "term": vector.clone(),
-            "first_norm": norm,
             "residual_norm": norm,
-            "quotient": torch.zeros_like(norm),
-            "shrinkage": torch.zeros_like(norm),
+            "energy": torch.zeros_like(norm),
+            "floor": torch.finfo(vector.dtype).eps * norm,  # below it is rounding noise
             "status": torch.where(norm == 0, int(Status.converged), int(Status.running)),
         }
 
     def step(self, operator: LinearOperator, state: State) -> State:
-        """One more term."""
-        term, norm = state["term"], state["residual_norm"]
-        running = state["status"] == Status.running
+        """One more term. A series that has ended only gets terms too small to matter."""
+        term = state["term"]
         image = operator.mv(term)
-        quotient = term @ image
-        new_term = term.add_(image, alpha=-self.lr)
-        length = torch.where(running, new_term.norm(), norm)
-        square = norm * norm
-        floor = torch.finfo(term.dtype).eps * state["first_norm"]  # below it is rounding noise
+        energy = term @ image
+        term = term.add_(image, alpha=-self.lr)
+        length = term.norm()
         return {
-            "value": move(state["value"], new_term, self.lr * running),
-            "term": new_term,
-            "first_norm": state["first_norm"],
+            "value": state["value"].add_(term, alpha=self.lr),
+            "term": term,
             "residual_norm": length,
-            "quotient": quotient / torch.where(square > 0, square, 1),
-            "shrinkage": length / state["first_norm"],
-            "status": torch.where(length <= floor, int(Status.converged), state["status"]),
+            "energy": energy,
+            "floor": state["floor"],
+            "status": (length <= state["floor"]).long(),  # False is running, True converged
         }
 
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """Whether the terms shrink, judged by their lengths and Rayleigh quotients."""
-        quotients, shrinkage = trace["quotient"], trace["shrinkage"]
-        if not quotients:
+        lengths, energies = trace["residual_norm"], trace["energy"][1:]
+        if not energies or not lengths[0] > 0:  # nothing to judge, or not a number
             return Result.success, {}
-        before = ([1.0, *shrinkage])[-2]
-        growth = shrinkage[-1] / before if before else 0.0
+        # a term's Rayleigh quotient; its length is that of the step before
+        quotients = [e / n**2 for e, n in zip(energies, lengths, strict=False) if n**2 > 0]
+        growth = lengths[-1] / lengths[-2] if lengths[-2] else 0.0
+        shrinkage = lengths[-1] / lengths[0]
         stats: dict[str, float | None] = {
             "growth": growth,
             "largest_curvature": max(quotients) if max(quotients) > 0 else None,
         }
         # ‖(I − lr·A)p‖ ≥ |1 − lr·ρ|·‖p‖, so a Rayleigh quotient ρ above 2/lr proves divergence
         too_steep = self.lr * max(quotients) > 2
-        longer = shrinkage[-1] > 1 and growth > 1 and quotients[-1] > 0
-        if too_steep or longer or shrinkage[-1] > _FAR_TOO_LARGE:
+        longer = shrinkage > 1 and growth > 1 and quotients[-1] > 0
+        if too_steep or longer or shrinkage > _FAR_TOO_LARGE:
             return Result.diverging, stats
         return (Result.negative_curvature if min(quotients) < 0 else Result.success), stats

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bestresponse._errors import InputError
 from bestresponse._result import Result, Solution, SolveError, Stats
+from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import (
     STATUS_RESULT,
@@ -87,16 +88,8 @@ class _Counted(LinearOperator):
         self.operator, self.products = operator, 0
 
     @property
-    def size(self) -> int:
-        return self.operator.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.operator.device
+    def space(self) -> Space:
+        return self.operator.space
 
     def mv(self, vector: Tensor) -> Tensor:
         self.products += 1
@@ -167,7 +160,8 @@ def _read_back(
     taken = [after for before, after in pairwise(rows) if before[0] == Status.running]
     moved = sum(1 for row in taken if row[0] != Status.negative_curvature)
     trace: Trace = {
-        name: [row[i] for row in taken] for i, name in enumerate(solver.traced, start=1)
+        name: [row[i] for row in rows[: len(taken) + 1]]
+        for i, name in enumerate(solver.traced, start=1)
     }
     verdict, further = solver.judge(trace)
     result = _result(Status(int(rows[-1][0])), verdict, solver)

@@ -1,0 +1,214 @@
+"""One process's work on a `tune` run: take turns, evaluate, checkpoint, finish."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import bestresponse as br
+from bestresponse.apps import _models, _options
+from bestresponse.apps._interrupt import Interrupted, Wish, listening
+from bestresponse.apps._outcome import Outcome, outcome, print_outcome
+from bestresponse.apps._progress import Reporter, reporting
+from bestresponse.apps._rows import (
+    BOTH,
+    FILTERED,
+    ROWS,
+    TUNED,
+    UNTUNED,
+    VALIDATION_ONLY,
+    Bench,
+    Data,
+    make_data,
+)
+from bestresponse.apps._run import RunFolder
+from bestresponse.apps._training import Training, score
+from bestresponse.apps._tune_report import write_report
+from bestresponse.apps._tune_settings import TuneSettings, find_device
+from bestresponse.apps._tuning import Tuner, quantiles
+from bestresponse.data import Splits
+
+_CURVE_EXAMPLES = 2000  # scores along the way look at no more than this many of each role
+_LEAST_STEPS, _MOST_STEPS, _PASSES = 1000, 20_000, 25
+
+
+class Session:
+    """One process's work on a run.
+
+    Making one refuses what can be refused; only then is a new run folder written.
+    """
+
+    def __init__(
+        self, settings: TuneSettings, splits: Splits, folder: RunFolder | None, console: Console
+    ) -> None:
+        settings = _with_steps(settings, len(splits.train))
+        assert settings.steps is not None and settings.out is not None
+        assert settings.threads is not None
+        torch.set_num_threads(settings.threads)
+        self.settings, self.splits, self.console = settings, splits, console
+        self.steps, self.out = settings.steps, settings.out
+        device = find_device(settings.device)
+        self.data: Data = make_data(splits, settings.corrupt, settings.seed, device)
+        self.bench = Bench(settings, self.data, self._record)
+        first = self.bench.plain(VALIDATION_ONLY, self.data.validation)
+        both = self.bench.plain(BOTH, self.data.train.joined(self.data.validation))
+        tuned, self.hyper = self.bench.tuned()
+        self.trainings = {
+            t.name: t for t in (first, self.bench.plain(UNTUNED, self.data.train), both, tuned)
+        }
+        # only now, when nothing is left that could be refused, is anything written
+        self.folder = folder or self._new_folder()
+        self._last_checkpoint = time.perf_counter()
+
+    def _new_folder(self) -> RunFolder:
+        settings = {
+            "command": "tune",
+            "version": br.__version__,
+            "torch": torch.__version__,
+            "settings": _options.to_json(self.settings),
+        }
+        splits = {"record": self.splits.record, "indices": self.splits.indices()}
+        return RunFolder.create(
+            self.out,
+            {"settings.json": settings, "splits.json": splits},
+            overwrite=self.settings.overwrite,
+        )
+
+    def run(self) -> Outcome:
+        """Train to the end, or until asked to stop."""
+        self._load()
+        with (
+            listening() as wish,
+            reporting(self.console, len(ROWS) * self.steps, self._done()) as reporter,
+        ):
+            self._race([VALIDATION_ONLY], wish, reporter)
+            self._add_filtered()
+            # these take turns, so that a busy moment of the machine slows all of them alike
+            self._race([UNTUNED, BOTH, FILTERED, TUNED], wish, reporter)
+            self._save()
+        return self._finish()
+
+    def _add_filtered(self) -> None:
+        if FILTERED not in self.trainings:
+            judge = self.trainings[VALIDATION_ONLY].model
+            self.trainings[FILTERED] = self.bench.filtered(judge)
+
+    def _race(self, names: list[str], wish: Wish, reporter: Reporter) -> None:
+        """Advance the trainings in turns, from one evaluation to the next."""
+        rounds = min(self.settings.evaluations, self.steps)
+        for turn in range(1, rounds + 1):
+            until = turn * self.steps // rounds
+            for training in (self.trainings[name] for name in names):
+                if training.step < until:
+                    self._advance(training, until, wish)
+                    self._evaluate(training)
+                    reporter.update(self._done(), self._note())
+                    self._stop_if_asked(wish)
+
+    def _advance(self, training: Training, until: int, wish: Wish) -> None:
+        while training.step < until:
+            training.advance(until, lambda: not (wish.to_stop or self._checkpoint_is_due()))
+            if training.step < until:
+                self._save()
+                self._stop_if_asked(wish)
+
+    def _stop_if_asked(self, wish: Wish) -> None:
+        if wish.signal_number is not None:
+            self._save()
+            raise Interrupted(wish.signal_number, self._resume_command())
+
+    def _resume_command(self) -> str:
+        model = self.settings.model
+        again = f" --model {shlex.quote(model)}" if _models.is_file(model) else ""
+        return f"bestresponse tune --resume {shlex.quote(str(self.folder.path))}{again}"
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.perf_counter() - self._last_checkpoint > self.settings.checkpoint_seconds
+
+    def _done(self) -> int:
+        return sum(training.step for training in self.trainings.values())
+
+    def _note(self) -> str:
+        report = self._tuner().last
+        if report is None:
+            return "warming up"
+        return f"validation loss {report.outer_loss:.4f}, hypergradient {report.norm:.2g}"
+
+    def _tuner(self) -> Tuner:
+        companion = self.trainings[TUNED].companion
+        assert isinstance(companion, Tuner)
+        return companion
+
+    def _record(self, **metrics: Any) -> None:
+        self.folder.record(**metrics)
+
+    def _evaluate(self, training: Training) -> None:
+        """One point on the curves of a row."""
+        roles = {"train": training.examples, "validation": self.data.validation,
+                 "test": self.data.test}  # fmt: skip
+        scores: dict[str, float] = {}
+        for role, examples in roles.items():
+            some = examples.subset(_some_of(len(examples)))
+            result = score(training.model, some)
+            scores |= {f"{role}_loss": result.loss, f"{role}_accuracy": result.accuracy}
+        self._record(kind="row", row=training.name, step=training.step, **scores)
+        if training.name == TUNED:
+            for name, values in self.hyper.values().items():
+                self._record(
+                    kind="values", name=name, step=training.step, quantiles=quantiles(values)
+                )
+
+    def _save(self) -> None:
+        self.folder.save_checkpoint(
+            {
+                "trainings": {name: t.state() for name, t in self.trainings.items()},
+                "hyper": self.hyper.state_dict(),
+            }
+        )
+        self._last_checkpoint = time.perf_counter()
+
+    def _load(self) -> None:
+        state = self.folder.load_checkpoint()
+        if state is None:
+            return
+        self.hyper.load_state_dict(state["hyper"])
+        self.trainings[VALIDATION_ONLY].load(state["trainings"][VALIDATION_ONLY])
+        if FILTERED in state["trainings"]:
+            self._add_filtered()
+        for name, saved in state["trainings"].items():
+            self.trainings[name].load(saved)
+
+    def _finish(self) -> Outcome:
+        """Scores on all of the test set, weights, report; the result comes last."""
+        result = outcome(
+            {name: (t, score(t.model, self.data.test)) for name, t in self.trainings.items()},
+            self.hyper,
+            self.data,
+            self._tuner().tally,
+            self.settings.corrupt > 0,
+        )
+        self.folder.write_safetensors("model.safetensors", self.trainings[TUNED].model)
+        self.folder.write_safetensors("hyper.safetensors", self.hyper)
+        write_report(self.folder, self.settings, result, self.hyper, self.data)
+        result.write(self.folder)
+        print_outcome(result, self.folder.path, self.console)
+        return result
+
+
+def _some_of(count: int) -> torch.Tensor:
+    """All of them, or a fixed random sample."""
+    if count <= _CURVE_EXAMPLES:
+        return torch.arange(count)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(count, generator=generator)[:_CURVE_EXAMPLES].sort().values
+
+
+def _with_steps(settings: TuneSettings, examples: int) -> TuneSettings:
+    passes = round(_PASSES * examples / settings.batch_size)
+    steps = settings.steps or min(max(passes, _LEAST_STEPS), _MOST_STEPS)
+    return replace(settings, steps=steps)

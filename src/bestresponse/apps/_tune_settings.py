@@ -1,0 +1,180 @@
+"""The settings of `bestresponse tune`, and what makes no sense among them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+import bestresponse as br
+from bestresponse._errors import InputError
+from bestresponse.apps import _models, _options
+from bestresponse.data import Splits, load, split
+
+GROUPS = ("weights", "decay")
+
+
+@dataclass(frozen=True)
+class TuneSettings(ABC):
+    """The fields are the flags of the command line."""
+
+    data: str = "digits"
+    """`digits` (bundled), a Parquet, CSV or IDX file, or a folder of Parquet files or of one image
+    folder a class."""
+    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
+    """The column of classes, for CSV."""
+    model: str = "mlp"
+    """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
+    tune: str = "weights"
+    """What is tuned, comma-separated: weights (one for each training example), decay."""
+    decay_per: Literal["weight", "channel", "tensor", "model"] = "weight"
+    """With decay: one decay for each of these."""
+    corrupt: float = 0.0
+    """Flip this share of the training labels, to show cleaning."""
+    train: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Training examples; all that are left by default."""
+    validation: int = 200
+    """Validation examples."""
+    method: Literal["implicit", "unroll", "finite-difference"] = "implicit"
+    """How the best response is differentiated."""
+    solver: Literal["scale", "neumann", "cg", "dense"] = "scale"
+    """How the inverse Hessian is approximated (implicit, finite-difference)."""
+    solver_steps: int = 5
+    """Products a solve (neumann, cg)."""
+    solver_lr: float = 1.0
+    """The scale of `scale`, the step size of `neumann`."""
+    damping: float = 0.1
+    """Added to the diagonal of the inner Hessian (neumann, cg, dense)."""
+    unroll_steps: int = 5
+    """Steps to unroll."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
+    batch_size: int = 256
+    """Examples in a training step."""
+    inner_batch: int = 2048
+    """Training examples in a hyperparameter step (all, where there are fewer)."""
+    outer_batch: int = 2048
+    """Validation examples in a hyperparameter step (all, where there are fewer)."""
+    warmup: int = 20
+    """Training steps before the first hyperparameter step."""
+    interval: int = 15
+    """Training steps between two hyperparameter steps."""
+    lr: float = 3e-3
+    """Adam's learning rate for the weights."""
+    hyper_lr: float = 0.1
+    """Adam's learning rate for the hyperparameters."""
+    decay: float = 2e-3
+    """Weight decay; its initial value where decay is tuned."""
+    patience: int = 0
+    """Stop tuning after so many hyperparameter steps without a better validation loss; 0: never."""
+    evaluations: int = 50
+    """Points on each curve."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """CPU threads; by default 1 for linear and mlp, PyTorch's choice otherwise."""
+    seed: int = 0
+    """Of splits, flips, initial weights and batches."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The run folder; by default a new one under runs/."""
+    overwrite: bool = False
+    """Replace a run that is already in --out."""
+    checkpoint_seconds: float = 10.0
+    """Seconds between two checkpoints."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Continue this run; no other flag is needed (but --model again, if it is a file)."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What is tuned."""
+        return tuple(part.strip() for part in self.tune.split(","))
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Do it."""
+
+    def load_splits(self) -> Splits:
+        """The data in its roles."""
+        dataset = load(self.data, self.target)
+        return split(dataset, validation=self.validation, train=self.train, seed=self.seed)
+
+    def make_method(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The method of differentiation."""
+        if self.method == "unroll":
+            return br.Unroll(br.optim.from_torch(optimizer), steps=self.unroll_steps)
+        solvers: dict[str, Any] = {
+            "scale": lambda: br.Scale(self.solver_lr),
+            "neumann": lambda: br.Neumann(lr=self.solver_lr, max_steps=self.solver_steps),
+            "cg": lambda: br.CG(max_steps=self.solver_steps),
+            "dense": br.Dense,
+        }
+        damping = 0.0 if self.solver == "scale" else self.damping
+        kind = br.Implicit if self.method == "implicit" else br.FiniteDifference
+        return kind(solvers[self.solver](), damping=damping)
+
+    def unused(self) -> dict[str, str]:
+        """Fields that have no effect beside the others, with the reason."""
+        idle: dict[str, str] = {}
+        if "decay" not in self.groups:
+            idle["decay_per"] = "decay is not tuned"
+        if self.method == "unroll":
+            reason = "--method unroll solves no linear system"
+            idle |= dict.fromkeys(("solver", "solver_steps", "solver_lr", "damping"), reason)
+            return idle
+        idle["unroll_steps"] = f"--method {self.method} unrolls nothing"
+        reason = f"--solver {self.solver} has no such setting"
+        if self.solver in ("scale", "dense"):
+            idle["solver_steps"] = reason
+        if self.solver in ("cg", "dense"):
+            idle["solver_lr"] = reason
+        if self.solver == "scale":
+            idle["damping"] = reason
+        return idle
+
+    def check(self, given: set[str] | None = None) -> None:
+        """Refuse settings that make no sense, and given ones that have no effect.
+
+        Args:
+            given: fields that were set on purpose; by default those that differ from the default.
+        """
+        unknown = [group for group in self.groups if group not in GROUPS]
+        if unknown or len(set(self.groups)) < len(self.groups):
+            raise InputError(
+                f"--tune {self.tune} is not understood; give a list of {', '.join(GROUPS)}."
+            )
+        _options.check_choice(self, "decay_per", ("weight", "channel", "tensor", "model"))
+        _options.check_choice(self, "method", ("implicit", "unroll", "finite-difference"))
+        _options.check_choice(self, "solver", ("scale", "neumann", "cg", "dense"))
+        _options.check_positive(
+            self, "validation", "train", "solver_steps", "solver_lr", "unroll_steps", "steps",
+            "batch_size", "inner_batch", "outer_batch", "interval", "lr", "hyper_lr", "decay",
+            "evaluations", "threads", "checkpoint_seconds",
+        )  # fmt: skip
+        _options.check_not_negative(self, "damping", "warmup", "patience", "seed")
+        if not 0 <= self.corrupt < 1:
+            raise InputError(f"--corrupt is {self.corrupt}; give a share from 0 to below 1.")
+        for name, reason in self.unused().items():
+            if name in (_options.changed(self) if given is None else given):
+                raise InputError(f"{_options.flag(name)} has no effect: {reason}; leave it out.")
+        most = 8 * (os.cpu_count() or 1)
+        if self.threads is not None and self.threads > most:
+            raise InputError(f"--threads {self.threads} is too many for this machine; use {most}.")
+        _models.factory(self.model)
+        find_device(self.device)
+
+
+def find_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name} is unknown; use cpu, cuda or cuda:0.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name} is not supported; use cpu or cuda.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this PyTorch sees no GPU; use --device cpu.")
+    return device
