@@ -41,7 +41,8 @@ def ours(case: Case) -> Iterable[Entrant]:
         "unroll 5": br.Unroll(br.optim.SGD(LR), steps=5),
     }
     for name, method in methods.items():
-        yield Entrant("bestresponse", name, "", _run(case, name, method))
+        note = "ends at working precision" if name == "CG 20" else ""
+        yield Entrant("bestresponse", name, note, _run(case, name, method))
 
 
 def _run(case: Case, name: str, method: br.Implicit | br.Unroll) -> Callable[[], list[Tensor]]:
@@ -52,7 +53,9 @@ def _run(case: Case, name: str, method: br.Implicit | br.Unroll) -> Callable[[],
         case.hyper.zero_grad()
         loss, report = nested(case.batch, case.batch)
         loss.backward()
-        assert report.products == budget, f"{name} took other than {budget} products: {report}"
+        if "CG" not in name:
+            assert report.products == budget, f"{name} took other than {budget} products: {report}"
+        assert br.Result.negative_curvature not in report.warnings, f"{name}: {report}"
         return [parameter.grad for parameter in case.hyper_tensors()]
 
     return run

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SolveError as error:
         errors.print(f"bestresponse: {error.result.name}: {error}")
         return 1
+    except KeyboardInterrupt:
+        errors.print("bestresponse: Stopped; the last checkpoint, if there is one, is kept.")
+        return 130
     except Interrupted as stop:
         errors.print(f"bestresponse: {stop}")
         return 128 + stop.signal_number
@@ -64,7 +67,7 @@ def _parsed(arguments: Sequence[str]) -> Any:
         with redirect_stderr(said):
             return tyro.cli(
                 _commands(), args=arguments or ["--help"], prog="bestresponse",
-                description="Nested optimization for PyTorch.",
+                description="Nested optimization for PyTorch. (--version tells the version.)",
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )  # fmt: skip
     except SystemExit as stop:
@@ -77,8 +80,9 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
 def _first_line(box: str) -> str:
     """The first sentence in the parser's framed message."""
-    inside = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    text = " ".join(takewhile(lambda line: line and not line.startswith("─"), inside))
+    # drawn with other characters where the output is no terminal
+    inside = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]
+    text = " ".join(takewhile(lambda line: line and line[0] not in "─-", inside))
     return text.rstrip(".:; ") or "The arguments are not understood"
 
 

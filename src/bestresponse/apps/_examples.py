@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +49,26 @@ class Examples:
         return Examples(split, torch.cat([self.labels, other.labels]), self.device)
 
 
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose of a run.
+
+    Two generators with the same seed draw the same permutation: with it, the first batches of an
+    epoch would be just the examples whose labels were flipped.
+    """
+    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
 def corrupted(labels: Tensor, classes: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """The labels with `share` of them moved to another class, and which ones were, as a mask."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    count = round(share * len(labels))
+    if share > 0 and not 0 < count < len(labels):
+        raise InputError(
+            f"--corrupt {share} flips {'all' if count else 'none'} of the {len(labels)} training "
+            "labels; choose a share that leaves both kinds."
+        )
+    generator = torch.Generator().manual_seed(stream_seed(seed, "flips"))
+    chosen = torch.randperm(len(labels), generator=generator)[:count]
     flipped = torch.zeros(len(labels), dtype=torch.bool)
     flipped[chosen] = True
     shift = torch.randint(1, classes, (len(labels),), generator=generator)
@@ -61,11 +78,11 @@ def corrupted(labels: Tensor, classes: int, share: float, seed: int) -> tuple[Te
 class Order:
     """Batches without replacement, in a new order each epoch; can be saved and continued."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, purpose: str) -> None:
         if count < 1:
             raise InputError("There is no example to train on; use more data.")
         self.count, self.batch_size = count, min(batch_size, count)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(stream_seed(seed, purpose))
         self._permutation = torch.randperm(count, generator=self._generator)
         self._position = 0
 

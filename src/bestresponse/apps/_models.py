@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -118,10 +120,17 @@ def factory(model: str) -> Callable[[], nn.Module] | Callable[[Shape, int], nn.M
 
 
 def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    return _imported(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _imported(path: Path, changed_at: int) -> Any:
+    """The user's file as a module, imported once for each of its versions."""
+    spec = importlib.util.spec_from_file_location(f"_bestresponse_model_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"'{path}' is no Python file; name one as FILE.py:FACTORY.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -148,7 +157,7 @@ def build(model: str, shape: Shape, classes: int, seed: int) -> nn.Module:
             raise InputError(
                 f"--model {model} failed as FACTORY({shape}, {classes}): {said(error)}."
             ) from error
-    _check(made, model, shape, classes)
+        _check(made, model, shape, classes)  # lazy modules draw their weights here
     return made
 
 

@@ -11,6 +11,8 @@ from bestresponse._errors import InputError
 
 Settings = TypeVar("Settings")
 
+_HUGE = 1e37  # near the end of float32, where optimizers overflow
+
 
 def flag(name: str) -> str:
     """A field's name as the flag it has on the command line."""
@@ -47,7 +49,7 @@ def check_positive(settings: Any, *names: str) -> None:
     """Refuse fields that are not positive."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < _HUGE:
             raise InputError(f"{flag(name)} is {value}; give a positive number.")
 
 
@@ -55,7 +57,7 @@ def check_not_negative(settings: Any, *names: str) -> None:
     """Refuse fields that are negative."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < _HUGE:
             raise InputError(f"{flag(name)} is {value}; give 0 or a positive number.")
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from bestresponse._errors import InputError
 from bestresponse.apps._rows import LABELS, ROWS, TUNED, UNTUNED, Data
 from bestresponse.apps._run import RESULT_FILE, RunFolder
 from bestresponse.apps._training import Score, Training
@@ -52,8 +53,11 @@ class Outcome:
     def read(cls, folder: RunFolder) -> Outcome:
         """The result of a finished run."""
         content = folder.read_json(RESULT_FILE)
-        rows = tuple(Row(**row) for row in content["rows"])
-        return cls(rows, content["headline"], content["tuning"], content["verdict"])
+        try:
+            rows = tuple(Row(**row) for row in content["rows"])
+            return cls(rows, content["headline"], content["tuning"], content["verdict"])
+        except (KeyError, TypeError) as error:
+            raise InputError("The run's result.json is damaged; start the run anew.") from error
 
 
 def outcome(
@@ -124,9 +128,9 @@ def print_outcome(result: Outcome, path: Path, console: Console) -> None:
         )
     console.print(table)
     for line in notes(result):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
-    console.print(f"Report: {path / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(result.verdict, style="bold", highlight=False, soft_wrap=True)
+    console.print(f"Report: {path / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 def notes(result: Outcome) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import save_model
@@ -17,6 +18,17 @@ from bestresponse._errors import InputError
 
 RESULT_FILE = "result.json"
 _SETTINGS, _METRICS, _CHECKPOINT = "settings.json", "metrics.jsonl", "checkpoint.pt"
+_FILES = {
+    RESULT_FILE,
+    _SETTINGS,
+    _METRICS,
+    _CHECKPOINT,
+    "splits.json",
+    "report.html",
+    "model.safetensors",
+    "hyper.safetensors",
+}
+_DRAFT = "draft-"  # a file on its way; one process writes a run, so one name is enough
 
 
 class RunFolder:
@@ -29,6 +41,26 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending: list[str] = []
+        self._metrics_bytes = 0
+        self._lock: IO[str] | None = None
+
+    def lock(self) -> None:
+        """Keep other processes from working on the run while this one lives.
+
+        Raises:
+            InputError: if another process does.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not a Unix system
+            return
+        self._lock = (self.path / _SETTINGS).open()
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another process is working on the run in '{self.path}'; wait for it."
+            ) from error
 
     @classmethod
     def create(cls, path: Path, files: Mapping[str, Any], *, overwrite: bool) -> RunFolder:
@@ -38,12 +70,16 @@ class RunFolder:
             InputError: if something is there already (unless it is a run and `overwrite`).
         """
         check_free(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.mkdir()
+        texts = {name: _json(content) for name, content in files.items()}
         try:
-            for name, content in files.items():
-                _write_json(draft / name, content)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
+        except OSError as error:
+            raise InputError(f"--out '{path}' cannot be made ({error.strerror}).") from error
+        try:
+            draft.chmod(0o755)
+            for name, text in texts.items():
+                (draft / name).write_text(text)
             (draft / _METRICS).touch()
             if path.exists():
                 shutil.rmtree(path)
@@ -60,7 +96,7 @@ class RunFolder:
         Raises:
             InputError: if the folder holds no run.
         """
-        if not (path / _SETTINGS).is_file():
+        if not (path / _SETTINGS).is_file() or not is_run(path):
             raise InputError(
                 f"'{path}' holds no run to resume; give the folder of an earlier --out."
             )
@@ -75,7 +111,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Replace a JSON file in one step."""
-        _write_json(self.path / name, content)
+        self.write_text(name, _json(content))
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file in one step."""
@@ -119,43 +155,62 @@ class RunFolder:
         _replace(self.path / _CHECKPOINT, lambda path: torch.save(content, path))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, with the metrics cut back to it; None if there is none yet."""
+        """The last checkpoint; None if there is none yet. `cut_metrics` goes with it."""
         path = self.path / _CHECKPOINT
         if not path.exists():
-            self._cut_metrics(0)
             return None
         try:
             content = torch.load(path, weights_only=True, map_location="cpu")
+            self._metrics_bytes = int(content["metrics_bytes"])
+            return dict(content["state"])
         except Exception as error:
             raise InputError(f"'{path}' cannot be read; the checkpoint is damaged.") from error
-        self._cut_metrics(content["metrics_bytes"])
-        return content["state"]
 
-    def _cut_metrics(self, length: int) -> None:
-        os.truncate(self.path / _METRICS, length)
+    def cut_metrics(self) -> None:
+        """Forget metrics that are newer than the checkpoint that was loaded, if any."""
+        path = self.path / _METRICS
+        if not path.is_file() or path.stat().st_size < self._metrics_bytes:
+            raise InputError(f"'{path}' is shorter than it was; the run is damaged.")
+        os.truncate(path, self._metrics_bytes)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder was made by this program, and holds nothing else."""
+    try:
+        settings = json.loads((path / _SETTINGS).read_text())
+    except (OSError, ValueError):
+        return False
+    known = isinstance(settings, dict) and {"command", "settings", "version"} <= set(settings)
+    return known and all(entry.name.removeprefix(_DRAFT) in _FILES for entry in path.iterdir())
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds something which would be lost."""
-    if not path.exists():
+    try:
+        absent = not path.exists() and not path.is_symlink()
+        empty = not absent and path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise InputError(f"--out '{path}' cannot be used ({error.strerror}).") from error
+    if absent or (empty and not path.is_symlink()):
         return
-    if not path.is_dir() or (any(path.iterdir()) and not (path / _SETTINGS).is_file()):
-        raise InputError(f"'{path}' exists and is no run folder; choose another --out.")
-    if any(path.iterdir()) and not overwrite:
+    if path.is_symlink() or not is_run(path):
+        raise InputError(
+            f"'{path}' is no run folder, or holds other files too; choose another --out."
+        )
+    if not overwrite:
         raise InputError(
             f"'{path}' already holds a run; choose another --out, continue it with "
             f"--resume {path}, or replace it with --overwrite."
         )
 
 
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    _replace(path, lambda draft: draft.write_text(text))
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _replace(path: Path, write: Any) -> None:
     """Write beside the file, then swap: a reader or a crash sees the old or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{_DRAFT}{path.name}")
     try:
         write(draft)
         with draft.open("rb") as file:

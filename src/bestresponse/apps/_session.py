@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 
 import bestresponse as br
+from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
 from bestresponse.apps._interrupt import Interrupted, Wish, listening
 from bestresponse.apps._outcome import Outcome, outcome, print_outcome
@@ -49,6 +51,11 @@ class Session:
         settings = _with_steps(settings, len(splits.train))
         assert settings.steps is not None and settings.out is not None
         assert settings.threads is not None
+        if settings.warmup + settings.interval > settings.steps:
+            raise InputError(
+                f"No hyperparameter step fits into {settings.steps} steps; "
+                "lower --warmup or --interval, or raise --steps."
+            )
         torch.set_num_threads(settings.threads)
         self.settings, self.splits, self.console = settings, splits, console
         self.steps, self.out = settings.steps, settings.out
@@ -63,6 +70,7 @@ class Session:
         }
         # only now, when nothing is left that could be refused, is anything written
         self.folder = folder or self._new_folder()
+        self.folder.lock()
         self._last_checkpoint = time.perf_counter()
 
     def _new_folder(self) -> RunFolder:
@@ -72,7 +80,7 @@ class Session:
             "torch": torch.__version__,
             "settings": _options.to_json(self.settings),
         }
-        splits = {"record": self.splits.record, "indices": self.splits.indices()}
+        splits = {**fingerprint(self.splits), "indices": self.splits.indices()}
         return RunFolder.create(
             self.out,
             {"settings.json": settings, "splits.json": splits},
@@ -174,8 +182,17 @@ class Session:
 
     def _load(self) -> None:
         state = self.folder.load_checkpoint()
-        if state is None:
-            return
+        if state is not None:
+            try:
+                self._restore(state)
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise InputError(
+                    "The checkpoint does not fit the run; it is damaged, or the model's file has "
+                    "changed."
+                ) from error
+        self.folder.cut_metrics()
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.hyper.load_state_dict(state["hyper"])
         self.trainings[VALIDATION_ONLY].load(state["trainings"][VALIDATION_ONLY])
         if FILTERED in state["trainings"]:
@@ -198,6 +215,15 @@ class Session:
         result.write(self.folder)
         print_outcome(result, self.folder.path, self.console)
         return result
+
+
+def fingerprint(splits: Splits) -> dict[str, Any]:
+    """What must be the same when a run is resumed: who has which role, and the data itself."""
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.test):
+        digest.update(part.dataset.inputs.numpy().tobytes())
+        digest.update(part.dataset.labels.numpy().tobytes())
+    return {"record": splits.record, "data_sha256": digest.hexdigest()}
 
 
 def _some_of(count: int) -> torch.Tensor:

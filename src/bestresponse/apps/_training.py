@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bestresponse import Result, SolveError
-from bestresponse.apps._examples import Examples, Order
+from bestresponse.apps._examples import Examples, Order, stream_seed
 
 _EVALUATION_BATCH = 2000
 
@@ -71,9 +71,9 @@ class Training:
     ) -> None:
         self.name, self.examples, self.model = name, examples, model
         self.optimizer, self.loss, self.companion = optimizer, loss, companion
-        self.order = Order(len(examples), batch_size, seed)
+        self.order = Order(len(examples), batch_size, seed, "training")
         self.step, self.seconds = 0, 0.0
-        self._random = _seeded_random_state(examples.device, seed)
+        self._random = _seeded_random_state(examples.device, stream_seed(seed, "dropout"))
 
     def advance(self, until: int, keep_going: Callable[[], bool]) -> None:
         """Train until step number `until`, or until `keep_going` says no after some step."""
@@ -144,6 +144,8 @@ def score(model: nn.Module, examples: Examples) -> Score:
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
     model.train(training)
+    if not math.isfinite(loss):
+        raise SolveError(Result.nonfinite, "(loss of the trained model)")
     return Score(loss / len(examples), right / len(examples))
 
 

@@ -100,6 +100,8 @@ class TuneSettings(ABC):
 
     def load_splits(self) -> Splits:
         """The data in its roles."""
+        if self.data.lower().endswith(".csv") and self.target is None:
+            raise InputError(f"--data {self.data} is a table; name its classes with --target.")
         dataset = load(self.data, self.target)
         return split(dataset, validation=self.validation, train=self.train, seed=self.seed)
 
@@ -142,6 +144,22 @@ class TuneSettings(ABC):
         Args:
             given: fields that were set on purpose; by default those that differ from the default.
         """
+        given = _options.changed(self) if given is None else given
+        if self.resume is not None:
+            extra = given - {"resume", "model"}
+            if extra:
+                raise InputError(
+                    "--resume continues with the run's own settings; "
+                    f"leave {_options.flag(min(extra))} out."
+                )
+            if "model" in given and not _models.is_file(self.model):
+                raise InputError(
+                    "--resume knows the run's model; leave --model out (it is only needed again "
+                    "for FILE.py:FACTORY)."
+                )
+            return
+        if self.overwrite and self.out is None:
+            raise InputError("--overwrite has no effect without --out; name the folder.")
         unknown = [group for group in self.groups if group not in GROUPS]
         if unknown or len(set(self.groups)) < len(self.groups):
             raise InputError(
@@ -159,7 +177,7 @@ class TuneSettings(ABC):
         if not 0 <= self.corrupt < 1:
             raise InputError(f"--corrupt is {self.corrupt}; give a share from 0 to below 1.")
         for name, reason in self.unused().items():
-            if name in (_options.changed(self) if given is None else given):
+            if name in given:
                 raise InputError(f"{_options.flag(name)} has no effect: {reason}; leave it out.")
         most = 8 * (os.cpu_count() or 1)
         if self.threads is not None and self.threads > most:

@@ -133,8 +133,8 @@ class Tuner:
     ) -> None:
         self.nested, self.optimizer, self.schedule = nested, optimizer, schedule
         self.train, self.validation = train, validation
-        self.inner_order = Order(len(train), inner_batch, seed)
-        self.outer_order = Order(len(validation), outer_batch, seed + 1)
+        self.inner_order = Order(len(train), inner_batch, seed, "inner")
+        self.outer_order = Order(len(validation), outer_batch, seed, "outer")
         self.inner_batches, self.record = inner_batches, record
         self.tally = Tally()
         self.last: br.Report | None = None

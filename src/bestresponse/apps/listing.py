@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bestresponse.apps._models import BUILT_IN
@@ -38,11 +39,11 @@ class List:
 
 
 def _runs(folder: Path) -> Table:
-    table = Table(title=f"Runs in {folder}/", title_justify="left")
+    table = Table(title=escape(f"Runs in {folder}/"), title_justify="left")
     for heading in ("run", "data", "tuned", "state", "test accuracy"):
         table.add_column(heading)
     for path in sorted(folder.glob("*/settings.json")):
-        table.add_row(path.parent.name, *_summary(path))
+        table.add_row(escape(path.parent.name), *(escape(cell) for cell in _summary(path)))
     if not table.rows:
         table.add_row("none yet", "", "", "", "")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
 from bestresponse.apps._outcome import Outcome
 from bestresponse.apps._run import RunFolder, check_free
-from bestresponse.apps._session import Session
+from bestresponse.apps._session import Session, fingerprint
 from bestresponse.apps._tune_settings import TuneSettings
 
 _LIGHT_MODELS = ("linear", "mlp")
@@ -49,38 +50,58 @@ def _resolved(settings: Tune) -> Tune:
     settings.check()
     name = Path(settings.data).stem or "data"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = settings.out or Path("runs") / f"{stamp}-tune-{name}"
+    out = _absolute(settings.out or Path("runs") / f"{stamp}-tune-{name}")
     check_free(out, overwrite=settings.overwrite)
-    data = settings.data if settings.data == "digits" else str(Path(settings.data).resolve())
     threads = settings.threads or (
         1 if settings.model in _LIGHT_MODELS else torch.get_num_threads()
     )
-    return replace(settings, out=out, data=data, threads=threads)
+    data = settings.data if settings.data == "digits" else str(_absolute(Path(settings.data)))
+    return replace(settings, out=out, data=data, threads=threads, model=_located(settings.model))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def _located(model: str) -> str:
+    """A model's name that means the same from every folder."""
+    if not _models.is_file(model):
+        return model
+    path, _, name = model.rpartition(":")
+    return f"{_absolute(Path(path))}:{name}"
 
 
 def _resumed(asked: Tune, console: Console) -> Outcome:
     """Continue the run in `asked.resume`."""
+    asked.check()
     assert asked.resume is not None
-    extra = _options.changed(asked) - {"resume", "model"}
-    if extra:
+    folder = RunFolder.open(_absolute(asked.resume))
+    try:
+        saved = _options.from_json(Tune, folder.settings["settings"])
+        settings = replace(saved, out=folder.path, overwrite=False)
+        settings.check(given=set())
+        expected = dict(folder.read_json("splits.json"))
+        assert settings.threads and settings.steps and isinstance(settings.data, str)
+    except (KeyError, TypeError, AttributeError, AssertionError, ValueError) as error:
         raise InputError(
-            "--resume continues with the run's own settings; "
-            f"leave {_options.flag(min(extra))} out."
-        )
-    folder = RunFolder.open(asked.resume)
-    settings = replace(_options.from_json(Tune, folder.settings["settings"]), out=asked.resume)
-    if _models.is_file(settings.model) and asked.model != settings.model:
-        raise InputError(
-            "The run's model is code in a file, which is not run unless you name it again; "
-            f"add --model {shlex.quote(settings.model)} if you trust it."
-        )
-    settings.check(given=set())
+            f"The settings in '{folder.path}' cannot be read; the run is damaged."
+        ) from error
+    _check_model(settings, asked)
     if folder.is_finished:
-        console.print(f"The run in {folder.path} is finished.", soft_wrap=True)
+        console.print(f"The run in {folder.path} is finished.", soft_wrap=True, markup=False)
         return Outcome.read(folder)
     splits = settings.load_splits()
-    if splits.record != folder.read_json("splits.json")["record"]:
+    if any(expected.get(key) != value for key, value in fingerprint(splits).items()):
         raise InputError(
             "The data is not what the run was started with; restore it, or start anew."
         )
     return Session(settings, splits, folder, console).run()
+
+
+def _check_model(settings: Tune, asked: Tune) -> None:
+    """Code in a file is run only if the user names it; a built-in model needs no naming."""
+    if _models.is_file(settings.model) and _located(asked.model) != settings.model:
+        raise InputError(
+            "The run's model is code in a file, which is not run unless you name it again; "
+            f"add --model {shlex.quote(settings.model)} if you trust it."
+        )

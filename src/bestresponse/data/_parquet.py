@@ -133,7 +133,7 @@ def _translated(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".:")
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".:")
         raise InputError(
             f"{file.name!r} cannot be read as Parquet ({reason}): fetch the file anew."
         ) from error

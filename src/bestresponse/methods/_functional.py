@@ -94,7 +94,7 @@ def run_method(method: Method, problem: Problem, *, throw: bool) -> Hypergradien
         )
     result = method.differentiate(problem)
     if throw and result.report.result.is_error:
-        raise SolveError(result.report.result, f"({result.report.stats or 'unrolled'})")
+        raise SolveError(result.report.result, f"({result.report})")
     return result
 
 
