@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Annotated, Any
 
 _NEEDS_APPS = (
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 1 a run that ended in an error `Result`, 2 bad input, 128 + n a run that was
     stopped by signal n after it wrote a checkpoint.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × must not end a run
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         import tyro  # noqa: F401
@@ -80,9 +83,10 @@ def _parsed(arguments: Sequence[str]) -> Any:
 
 def _first_line(box: str) -> str:
     """The first sentence in the parser's framed message."""
-    # drawn with other characters where the output is no terminal
-    inside = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]
-    text = " ".join(takewhile(lambda line: line and line[0] not in "─-", inside))
+    # with or without a frame: a title, rules or blank lines, then the message
+    lines = [line.strip("│╭╮╰╯─-+| ") for line in box.splitlines()]
+    after_title = dropwhile(lambda line: not line, lines[1:])
+    text = " ".join(takewhile(bool, after_title))
     return text.rstrip(".:; ") or "The arguments are not understood"
 
 

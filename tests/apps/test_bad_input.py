@@ -26,12 +26,6 @@ TINY = (
 )  # fmt: skip
 
 
-def bug(*values, reason="known bug", **more):
-    """A case that the command does not yet meet; take the mark away once it does."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    return pytest.param(*values, marks=mark, **more)
-
-
 @pytest.fixture(autouse=True)
 def _as_a_user_has_it(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)

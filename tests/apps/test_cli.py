@@ -186,7 +186,7 @@ def test_relative_data_and_resume_from_elsewhere(tmp_path, monkeypatch):
     }
 
 
-def test_a_model_file_may_hold_dataclasses_and_import_its_neighbour(tmp_path, monkeypatch):
+def test_a_model_file_may_hold_dataclasses(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "mine.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"

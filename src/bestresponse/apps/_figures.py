@@ -72,10 +72,10 @@ def histogram(axes: Axes, groups: Mapping[str, np.ndarray], colors: Sequence[str
 def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 12) -> Figure:
     """Images (n, H, W) or (n, H, W, 3) in [0, 1], each with a caption."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(9.4, 1.02 * rows), layout="constrained")
+    figure = Figure(figsize=(9.4, 1.12 * rows), layout="constrained")
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(caption, fontsize=6.5, pad=2)
+        axes.set_title(caption, fontsize=6.5, pad=2, parse_math=False)
         axes.set_axis_off()
     return figure

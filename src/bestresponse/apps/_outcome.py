@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def outcome(
     if corrupted and hyper.weights is not None:
         headline |= _cleaning(hyper, data)
     tuning = {"warnings": tally.warnings, "stopped_at": tally.stopped_at}
-    return Outcome(rows, headline, tuning, _verdict(rows))
+    return Outcome(rows, headline, tuning, _verdict(rows, len(data.test)))
 
 
 def _row(training: Training, result: Score) -> Row:
@@ -98,16 +99,19 @@ def _cleaning(hyper: Hyperparameters, data: Data) -> dict[str, float]:
     }
 
 
-def _verdict(rows: tuple[Row, ...]) -> str:
+def _verdict(rows: tuple[Row, ...], test_examples: int) -> str:
     by_name = {row.name: row for row in rows}
-    tuned = by_name.pop(TUNED)
+    tuned = by_name.pop(TUNED).test_accuracy
     best = max(by_name.values(), key=lambda row: row.test_accuracy)
-    figures = f"{tuned.test_accuracy:.4f} against {best.test_accuracy:.4f} ({LABELS[best.name]})"
-    if tuned.test_accuracy > best.test_accuracy:
-        return f"Tuning paid: test accuracy {figures}."
-    if tuned.test_accuracy == best.test_accuracy:
+    figures = f"{tuned:.4f} against {best.test_accuracy:.4f} ({LABELS[best.name]})"
+    error = math.sqrt(tuned * (1 - tuned) / test_examples)
+    close = abs(tuned - best.test_accuracy) <= error
+    doubt = f", a difference within one standard error of {error:.4f}" if close else ""
+    if tuned > best.test_accuracy:
+        return f"Tuning paid: test accuracy {figures}{doubt}."
+    if tuned == best.test_accuracy:
         return f"Tuning only drew level with a simple alternative: test accuracy {figures}."
-    return f"Tuning did not pay here: test accuracy {figures}. Use the simple alternative."
+    return f"Tuning did not pay here: test accuracy {figures}{doubt}. Use the simple alternative."
 
 
 def print_outcome(result: Outcome, path: Path, console: Console) -> None:

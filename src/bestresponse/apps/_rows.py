@@ -31,7 +31,7 @@ LABELS = {
     UNTUNED: "untuned",
     VALIDATION_ONLY: "validation set alone",
     BOTH: "training and validation set",
-    FILTERED: "filtered by the validation model",
+    FILTERED: "filtered (validation model)",
     TUNED: "tuned",
 }
 

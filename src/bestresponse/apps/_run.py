@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_model
@@ -42,25 +43,26 @@ class RunFolder:
         self.path = path
         self._pending: list[str] = []
         self._metrics_bytes = 0
-        self._lock: IO[str] | None = None
 
-    def lock(self) -> None:
-        """Keep other processes from working on the run while this one lives.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working on the run meanwhile.
 
         Raises:
             InputError: if another process does.
         """
-        try:
-            import fcntl
-        except ImportError:  # not a Unix system
-            return
-        self._lock = (self.path / _SETTINGS).open()
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another process is working on the run in '{self.path}'; wait for it."
-            ) from error
+        with (self.path / _SETTINGS).open() as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # not a Unix system
+                pass
+            except OSError as error:
+                raise InputError(
+                    f"Another process is working on the run in '{self.path}'; wait for it."
+                ) from error
+            yield
 
     @classmethod
     def create(cls, path: Path, files: Mapping[str, Any], *, overwrite: bool) -> RunFolder:
@@ -81,9 +83,7 @@ class RunFolder:
             for name, text in texts.items():
                 (draft / name).write_text(text)
             (draft / _METRICS).touch()
-            if path.exists():
-                shutil.rmtree(path)
-            draft.rename(path)
+            _put(draft, path)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -172,6 +172,24 @@ class RunFolder:
         if not path.is_file() or path.stat().st_size < self._metrics_bytes:
             raise InputError(f"'{path}' is shorter than it was; the run is damaged.")
         os.truncate(path, self._metrics_bytes)
+
+
+def _put(draft: Path, path: Path) -> None:
+    """Make the draft the folder; in a folder that is there, the settings come last."""
+    if not path.exists():
+        draft.rename(path)
+        return
+    for old in path.iterdir():
+        old.unlink()
+    for file in sorted(draft.iterdir(), key=lambda file: file.name == _SETTINGS):
+        file.rename(path / file.name)
+    draft.rmdir()
+
+
+def shown(path: Path) -> Path:
+    """A path as a person would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def is_run(path: Path) -> bool:

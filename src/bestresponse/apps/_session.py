@@ -20,6 +20,7 @@ from bestresponse.apps._progress import Reporter, reporting
 from bestresponse.apps._rows import (
     BOTH,
     FILTERED,
+    LABELS,
     ROWS,
     TUNED,
     UNTUNED,
@@ -28,7 +29,7 @@ from bestresponse.apps._rows import (
     Data,
     make_data,
 )
-from bestresponse.apps._run import RunFolder
+from bestresponse.apps._run import RunFolder, shown
 from bestresponse.apps._training import Training, score
 from bestresponse.apps._tune_report import write_report
 from bestresponse.apps._tune_settings import TuneSettings, find_device
@@ -70,7 +71,6 @@ class Session:
         }
         # only now, when nothing is left that could be refused, is anything written
         self.folder = folder or self._new_folder()
-        self.folder.lock()
         self._last_checkpoint = time.perf_counter()
 
     def _new_folder(self) -> RunFolder:
@@ -89,6 +89,10 @@ class Session:
 
     def run(self) -> Outcome:
         """Train to the end, or until asked to stop."""
+        with self.folder.locked():
+            return self._run()
+
+    def _run(self) -> Outcome:
         self._load()
         with (
             listening() as wish,
@@ -115,7 +119,7 @@ class Session:
                 if training.step < until:
                     self._advance(training, until, wish)
                     self._evaluate(training)
-                    reporter.update(self._done(), self._note())
+                    reporter.update(self._done(), self._note(training.name))
                     self._stop_if_asked(wish)
 
     def _advance(self, training: Training, until: int, wish: Wish) -> None:
@@ -133,7 +137,7 @@ class Session:
     def _resume_command(self) -> str:
         model = self.settings.model
         again = f" --model {shlex.quote(model)}" if _models.is_file(model) else ""
-        return f"bestresponse tune --resume {shlex.quote(str(self.folder.path))}{again}"
+        return f"bestresponse tune --resume {shlex.quote(str(shown(self.folder.path)))}{again}"
 
     def _checkpoint_is_due(self) -> bool:
         return time.perf_counter() - self._last_checkpoint > self.settings.checkpoint_seconds
@@ -141,11 +145,14 @@ class Session:
     def _done(self) -> int:
         return sum(training.step for training in self.trainings.values())
 
-    def _note(self) -> str:
+    def _note(self, row: str) -> str:
         report = self._tuner().last
         if report is None:
-            return "warming up"
-        return f"validation loss {report.outer_loss:.4f}, hypergradient {report.norm:.2g}"
+            return f"training {LABELS[row]}"
+        return (
+            f"{LABELS[row]}; tuned: validation loss {report.outer_loss:.4f}, "
+            f"hypergradient {report.norm:.2g}"
+        )
 
     def _tuner(self) -> Tuner:
         companion = self.trainings[TUNED].companion
@@ -213,7 +220,7 @@ class Session:
         self.folder.write_safetensors("hyper.safetensors", self.hyper)
         write_report(self.folder, self.settings, result, self.hyper, self.data)
         result.write(self.folder)
-        print_outcome(result, self.folder.path, self.console)
+        print_outcome(result, shown(self.folder.path), self.console)
         return result
 
 

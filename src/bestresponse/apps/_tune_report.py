@@ -70,7 +70,10 @@ def _table(result: Outcome) -> str:
         for row in result.rows
     ]
     strong = [row.name for row in result.rows].index(TUNED)
-    text = "Every row: the same model, data and number of steps. The test set chose nothing."
+    text = (
+        "Every row: the same model, data and number of steps. The test set chose nothing that was "
+        "trained; only the sentence above looks for the best simple row in it."
+    )
     table = _html.table(headings, cells, strong)
     return _html.section("What it came to", text, table, _html.sentences(notes(result)))
 
@@ -175,7 +178,8 @@ def _least_trusted(hyper: Hyperparameters, data: Data) -> list[str]:
     images = split.batch(lowest)[0].clamp(0, 1)
     picture = images[:, 0] if images.shape[1] == 1 else images.permute(0, 2, 3, 1)
     captions = [
-        f"{g} (was {t})" if f else g for g, t, f in zip(given, truth, flipped.tolist(), strict=True)
+        f"{g}\n(was {t})" if f else g
+        for g, t, f in zip(given, truth, flipped.tolist(), strict=True)
     ]
     figure = _figures.gallery(picture.to(torch.float32).numpy(), captions)
     wrong = int(flipped.sum())

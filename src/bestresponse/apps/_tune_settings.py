@@ -19,6 +19,11 @@ from bestresponse.data import Splits, load, split
 GROUPS = ("weights", "decay")
 
 
+def _optional(metavar: str) -> Any:
+    """A flag whose default is described in words."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 @dataclass(frozen=True)
 class TuneSettings(ABC):
     """The fields are the flags of the command line."""
@@ -26,7 +31,7 @@ class TuneSettings(ABC):
     data: str = "digits"
     """`digits` (bundled), a Parquet, CSV or IDX file, or a folder of Parquet files or of one image
     folder a class."""
-    target: Annotated[str | None, tyro.conf.arg(metavar="COLUMN")] = None
+    target: Annotated[str | None, _optional("COLUMN")] = None
     """The column of classes, for CSV."""
     model: str = "mlp"
     """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
@@ -36,7 +41,7 @@ class TuneSettings(ABC):
     """With decay: one decay for each of these."""
     corrupt: float = 0.0
     """Flip this share of the training labels, to show cleaning."""
-    train: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    train: Annotated[int | None, _optional("INT")] = None
     """Training examples; all that are left by default."""
     validation: int = 200
     """Validation examples."""
@@ -52,7 +57,7 @@ class TuneSettings(ABC):
     """Added to the diagonal of the inner Hessian (neumann, cg, dense)."""
     unroll_steps: int = 5
     """Steps to unroll."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    steps: Annotated[int | None, _optional("INT")] = None
     """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
     batch_size: int = 256
     """Examples in a training step."""
@@ -76,17 +81,17 @@ class TuneSettings(ABC):
     """Points on each curve."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
-    threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    threads: Annotated[int | None, _optional("INT")] = None
     """CPU threads; by default 1 for linear and mlp, PyTorch's choice otherwise."""
     seed: int = 0
     """Of splits, flips, initial weights and batches."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: Annotated[Path | None, _optional("FOLDER")] = None
     """The run folder; by default a new one under runs/."""
     overwrite: bool = False
     """Replace a run that is already in --out."""
     checkpoint_seconds: float = 10.0
     """Seconds between two checkpoints."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    resume: Annotated[Path | None, _optional("RUN")] = None
     """Continue this run; no other flag is needed (but --model again, if it is a file)."""
 
     @property

@@ -25,8 +25,9 @@ _LIGHT_MODELS = ("linear", "mlp")
 class Tune(TuneSettings):
     """Train a classifier and tune its hyperparameters in the same run.
 
-    The validation set tunes, the test set is only reported. Beside the tuned run, the table shows
-    what the simple alternatives give with the same data and the same number of steps.
+    The validation set tunes, the test set is only reported.
+
+    Beside it stands what simple alternatives give with the same data and steps.
     """
 
     def run(self, console: Console | None = None) -> Outcome:
