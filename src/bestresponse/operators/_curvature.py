@@ -19,6 +19,7 @@ class Hessian(LinearOperator):
     https://doi.org/10.1162/neco.1994.6.1.147
 
     Example:
+        >>> import torch
         >>> loss = lambda params, hyper: 0.5 * (params["w"] ** 2).sum()
         >>> Hessian(Linearization(loss, {"w": torch.ones(2)}, {})).as_matrix()
         tensor([[1., 0.],
