@@ -1,4 +1,4 @@
-"""Hyperparameter modules: what is tuned, as `nn.Module`s."""
+"""Hyperparameter modules: what is tuned."""
 
 from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
 from bestresponse.hyper._example_weights import ExampleWeights
