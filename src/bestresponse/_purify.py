@@ -103,15 +103,12 @@ class LiveModules:
             for size, direction in pairs
         )
 
-    def evaluate(
-        self, closure: Callable[..., Any], params: Tree | None, hyper: Tree, batch: Batch
-    ) -> Any:
+    def evaluate(self, closure: Callable[..., Any], params: Tree, hyper: Tree, batch: Batch) -> Any:
         """The closure at the given trees, everything else frozen, buffers as clones.
 
-        With `params=None` the live parameters stay where they are (for settings, which read
-        hyperparameters only).
+        A name that a tree leaves out is frozen too: settings read hyperparameters only.
         """
-        trees: dict[str, Mapping[str, Tensor]] = {"hyper": hyper, "params": params or {}}
+        trees: dict[str, Mapping[str, Tensor]] = {"hyper": hyper, "params": params}
         swaps = {
             name: trees.get(role, {}).get(own_name, live.detach())
             for name, live, role, own_name in self._parameters

@@ -96,7 +96,7 @@ class RunFolder:
         Raises:
             InputError: if the folder holds no run.
         """
-        if not (path / _SETTINGS).is_file() or not is_run(path):
+        if not is_run(path):
             raise InputError(
                 f"'{path}' holds no run to resume; give the folder of an earlier --out."
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bestresponse._errors import InputError
 from bestresponse.methods._base import Hypergradient, Method, Problem
-from bestresponse.methods._implicit import check_method, implicit_hypergradient
+from bestresponse.methods._implicit import check_solve, implicit_hypergradient
 from bestresponse.operators import Differences
 from bestresponse.solvers import Scale, Solver
 
@@ -42,7 +42,7 @@ class FiniteDifference(Method):
     damping: float = 0.0
 
     def __post_init__(self) -> None:
-        check_method(self.solver, self.damping)
+        check_solve(self.solver, self.damping)
         if self.epsilon is not None and not self.epsilon > 0:
             raise InputError(f"epsilon={self.epsilon} is not positive; use None or about 1e-3.")
 

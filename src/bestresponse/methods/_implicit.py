@@ -19,7 +19,7 @@ from bestresponse.methods._base import (
     replace_report,
 )
 from bestresponse.operators import Hessian, Identity, Linearization, LinearOperator
-from bestresponse.solvers import CG, Solver, linear_solve
+from bestresponse.solvers import CG, Solver, check_solver, linear_solve
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Implicit(Method):
     damping: float = 0.0
 
     def __post_init__(self) -> None:
-        check_method(self.solver, self.damping)
+        check_solve(self.solver, self.damping)
 
     def differentiate(self, problem: Problem) -> Hypergradient:
         """One retained graph of the inner gradient serves every product."""
@@ -118,11 +118,8 @@ def _with_stationarity(hypergradient: Hypergradient) -> Hypergradient:
     return replace_report(hypergradient, report.warn(Result.not_stationary))
 
 
-def check_method(solver: object, damping: float) -> None:
-    """Refuse settings that make no sense."""
-    if not isinstance(solver, Solver):
-        raise InputError(
-            f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
-        )
+def check_solve(solver: object, damping: float) -> None:
+    """Refuse settings of a solve that make no sense."""
+    check_solver(solver)
     if not damping >= 0:
         raise InputError(f"damping={damping} is negative; use 0 or a small positive number.")

@@ -1,6 +1,6 @@
 """Approximations of A⁻¹b behind one call, `linear_solve`."""
 
-from bestresponse.solvers._base import DirectSolver, IterativeSolver, Solver
+from bestresponse.solvers._base import DirectSolver, IterativeSolver, Solver, check_solver
 from bestresponse.solvers._cg import CG
 from bestresponse.solvers._dense import Dense
 from bestresponse.solvers._neumann import Neumann
@@ -15,5 +15,6 @@ __all__ = [
     "Neumann",
     "Scale",
     "Solver",
+    "check_solver",
     "linear_solve",
 ]

@@ -89,6 +89,14 @@ def move(start: Tensor, direction: Tensor, length: Tensor) -> Tensor:
     return start.addcmul_(direction, length.expand_as(direction))
 
 
+def check_solver(solver: object) -> None:
+    """Refuse what is no solver."""
+    if not isinstance(solver, Solver):
+        raise InputError(
+            f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
+        )
+
+
 def check_settings(solver: IterativeSolver) -> None:
     """Refuse a step budget or a tolerance that makes no sense."""
     name = type(solver).__name__

@@ -20,6 +20,7 @@ from bestresponse.solvers._base import (
     State,
     Status,
     Trace,
+    check_solver,
 )
 
 _STEPS_BETWEEN_LOOKS = 4  # at a tolerance, on a device that runs ahead of the host
@@ -58,16 +59,14 @@ def linear_solve(
             f"The right-hand side has shape {tuple(vector.shape)}, the operator needs "
             f"({operator.size},); flatten it first."
         )
+    check_solver(solver)
     counted = _Counted(operator)
     with torch.no_grad():
         if isinstance(solver, DirectSolver):
             solution = _direct(counted, vector, solver)
-        elif isinstance(solver, IterativeSolver):
-            solution = _iterate(counted, vector, solver)
         else:
-            raise InputError(
-                f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
-            )
+            assert isinstance(solver, IterativeSolver)
+            solution = _iterate(counted, vector, solver)
         if not solution.result.is_error and not _is_finite(solution):
             solution = Solution(solution.value, Result.nonfinite, solution.stats)
     if throw and solution.result.is_error:
@@ -119,9 +118,13 @@ def _iterate(operator: _Counted, vector: Tensor, solver: IterativeSolver) -> Sol
     return _read_back(operator, vector, solver, state, history)
 
 
+def _has_tolerance(solver: IterativeSolver) -> bool:
+    return solver.rtol is not None or solver.atol is not None
+
+
 def _target(solver: IterativeSolver, vector: Tensor) -> Tensor | None:
     """The residual norm that is asked for; None for a fixed budget."""
-    if solver.rtol is None and solver.atol is None:
+    if not _has_tolerance(solver):
         return None
     return torch.clamp((solver.rtol or 0.0) * vector.norm(), min=solver.atol or 0.0)
 
@@ -181,8 +184,7 @@ def _result(status: Status, verdict: Result, solver: IterativeSolver) -> Result:
         return verdict
     if status is not Status.running:
         return STATUS_RESULT[status]
-    asked = solver.rtol is not None or solver.atol is not None
-    return Result.max_steps_reached if asked else Result.success
+    return Result.max_steps_reached if _has_tolerance(solver) else Result.success
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> float:
