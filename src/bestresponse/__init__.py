@@ -8,10 +8,12 @@ from bestresponse import hyper, optim
 from bestresponse._errors import InputError
 from bestresponse._modules import select
 from bestresponse._nested import Nested
+from bestresponse._problem import Batches
 from bestresponse._result import Result, Solution, SolveError, Stats
 from bestresponse.methods import (
-    Batches,
     FiniteDifference,
+    Fisher,
+    GaussNewton,
     Hypergradient,
     Implicit,
     Report,
@@ -36,6 +38,8 @@ __all__ = [
     "Dense",
     "Diagonal",
     "FiniteDifference",
+    "Fisher",
+    "GaussNewton",
     "Hessian",
     "Hypergradient",
     "Identity",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from bestresponse._context import Surroundings
 from bestresponse._errors import InputError
 from bestresponse._guards import check_callable, check_scalar, names
 from bestresponse._modules import Parameters, is_compiled, live_parameters
+from bestresponse._problem import Batches, Problem, Pure
 from bestresponse._purify import Batch, LiveModules, captured_modules
-from bestresponse._result import Result, Stats
+from bestresponse._result import Memory, Result, Stats
 from bestresponse._tree import Tree
-from bestresponse.methods import Batches, Hypergradient, Method, Problem, Report
-from bestresponse.methods._base import Objective, replace_report
+from bestresponse.methods import Hypergradient, Method, Report
+from bestresponse.methods._base import replace_report
 from bestresponse.methods._functional import check_method, run_method
 
 _SEED_RANGE = 2**62
@@ -95,6 +97,7 @@ class Nested:
         self._sources = (params, hyper)
         self._stream = torch.Generator().manual_seed(seed)
         self._calls = 0
+        self._memory: Memory = {}
         self._live()  # bad modules are refused here, not at the first call
         _warn_if_compiled(inner, outer)
 
@@ -121,6 +124,7 @@ class Nested:
         with modules.preserved(), surroundings.call():
             problem = self._problem(modules, surroundings, params, hyper, inner_batch, outer_batch)
             hypergradient = run_method(self.method, problem, throw=self.throw)
+        self._memory = hypergradient.memory
         hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
         if not math.isfinite(hypergradient.report.norm):
             return hypergradient.loss, hypergradient.report
@@ -142,12 +146,13 @@ class Nested:
             return check_scalar(self.inner(*args, **kwargs), "inner")
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the stream of randomness."""
-        return {"stream": self._stream.get_state()}
+        """The state of the stream of randomness, and what the next call takes from the last one."""
+        return {"stream": self._stream.get_state(), "memory": _copied(self._memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
         self._stream.set_state(state["stream"])
+        self._memory = _copied(state.get("memory", {}))
 
     def _live(self) -> tuple[LiveModules, Tree, Tree]:
         """The live modules and tensors as they are now; both may have been replaced or moved."""
@@ -160,7 +165,7 @@ class Nested:
                 f"The parameter {names(shared)} is in params and in hyper; "
                 "take it out of one of them with br.select."
             )
-        closures = [self.inner, self.outer]
+        closures = [self.inner, self.outer, *self.method.closures]
         return (
             LiveModules([*params_modules, *hyper_modules], params, hyper, closures),
             params,
@@ -176,12 +181,12 @@ class Nested:
         inner_batch: Batch | Batches,
         outer_batch: Batch,
     ) -> Problem:
-        def pure(closure: Callable[..., Tensor]) -> Objective:
-            def objective(params: Tree, hyper: Tree, batch: Batch, seed: int) -> Any:
+        def pure(closure: Callable[..., Any]) -> Pure:
+            def function(params: Tree, hyper: Tree, batch: Batch, seed: int, *leading: Any) -> Any:
                 with surroundings.closure(seed):
-                    return modules.evaluate(closure, params, hyper, batch)
+                    return modules.evaluate(partial(closure, *leading), params, hyper, batch)
 
-            return objective
+            return function
 
         def read(setting: Any, hyper: Tree) -> Any:
             return modules.evaluate(setting, {}, hyper, ()) if callable(setting) else setting
@@ -200,7 +205,9 @@ class Nested:
             live=params,
             live_hyper=hyper,
             outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
+            pure=pure,
             checked=_is_power_of_two(self._calls),
+            memory=self._memory,
         )
 
     def _with_stability(self, hypergradient: Hypergradient) -> Hypergradient:
@@ -249,6 +256,18 @@ def _constant(leaves: Iterable[Tensor]) -> Iterator[None]:
 def _is_power_of_two(number: int) -> bool:
     """Graphs are searched at call 1, 2, 4, 8, …: closures may change, but seldom do."""
     return number & (number - 1) == 0
+
+
+def _copied(memory: Memory) -> Memory:
+    """The same nested dicts with tensors of their own."""
+    return {
+        key: _copied(item)
+        if isinstance(item, dict)
+        else item.clone()
+        if isinstance(item, Tensor)
+        else item
+        for key, item in memory.items()
+    }
 
 
 def _same_mode() -> Any:

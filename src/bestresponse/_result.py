@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from torch import Tensor
+
+Memory = dict[str, Any]
+"""What one solve leaves for the next: nested dicts of tensors, numbers and strings."""
 
 
 class Result(Enum):
@@ -24,6 +28,10 @@ class Result(Enum):
     negative_curvature = (
         "A direction of negative curvature was met, so the inner Hessian is not positive definite "
         "and the iterate so far was returned; raise damping, or train the inner problem further."
+    )
+    preconditioner_indefinite = (
+        "The preconditioner is not positive definite on the residual, so the iterate so far was "
+        "returned; raise the preconditioner's damping, or use another one."
     )
     not_stationary = (
         "The inner gradient is larger than the outer one, so the weights are far from a best "
@@ -67,6 +75,9 @@ class Stats:
             series is converging.
         largest_curvature: a lower bound of the operator's largest eigenvalue, where the solver
             saw one in passing.
+        smallest_curvature: an upper bound of its smallest one (the smallest Ritz value): an
+            estimate, never a proof that none is smaller.
+        uncovered: parameters that the preconditioner's structure does not cover.
     """
 
     steps: int
@@ -74,15 +85,18 @@ class Stats:
     relative_residual: float | None
     growth: float | None = None
     largest_curvature: float | None = None
+    smallest_curvature: float | None = None
+    uncovered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The answer of a solve: `value`, how it ended, and what it cost."""
+    """The answer of a solve: `value`, how it ended, what it cost, and what the next can use."""
 
     value: Tensor
     result: Result
     stats: Stats
+    memory: Memory = field(default_factory=dict, repr=False)
 
 
 class SolveError(RuntimeError):

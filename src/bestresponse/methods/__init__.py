@@ -1,18 +1,20 @@
 """Ways of differentiating a best response."""
 
-from bestresponse.methods._base import Batches, Hypergradient, Method, Problem, Report
+from bestresponse.methods._base import Hypergradient, Method, Report
+from bestresponse.methods._curvature import Curvature, Fisher, GaussNewton
 from bestresponse.methods._finite_difference import FiniteDifference
 from bestresponse.methods._functional import hypergradient
 from bestresponse.methods._implicit import Implicit
 from bestresponse.methods._unroll import Unroll
 
 __all__ = [
-    "Batches",
+    "Curvature",
     "FiniteDifference",
+    "Fisher",
+    "GaussNewton",
     "Hypergradient",
     "Implicit",
     "Method",
-    "Problem",
     "Report",
     "Unroll",
     "hypergradient",

@@ -1,125 +1,20 @@
-"""A nested problem at one point, and what a method returns for it."""
+"""What a method is, and what it returns for a nested problem."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bestresponse._context import autograd_errors
-from bestresponse._errors import InputError
-from bestresponse._guards import check_escapes, check_graph, check_reached, check_scalar
-from bestresponse._purify import Batch
-from bestresponse._result import Result, Stats
-from bestresponse._tree import Partial, Tree, leaves_of, tree_norm
-
-Objective = Callable[[Tree, Tree, Batch, int], Tensor]
-"""A loss as a pure function of (params, hyper, batch, seed)."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Several inner batches: `Unroll` takes one a step, `Implicit` averages their losses.
-
-    Args:
-        items: the batches; an iterable is read to its end when this is made.
-
-    Example:
-        >>> len(Batches([(torch.zeros(2),), (torch.ones(2),)]).items)
-        2
-    """
-
-    items: tuple[Batch, ...]
-
-    def __init__(self, items: Iterable[Batch]) -> None:
-        object.__setattr__(self, "items", tuple(items))
-        if not self.items:
-            raise InputError("Batches got no batch; pass at least one.")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A nested problem at one point (w, λ), as pure functions: what a method differentiates.
-
-    Attributes:
-        inner: L_T.
-        outer: L_V.
-        params: w, detached.
-        hyper: λ, detached.
-        inner_batch: one batch, or `Batches`.
-        outer_batch: one batch.
-        seeds: (inner, outer): every evaluation with the same seed draws the same randomness.
-        read: a setting's value at a hyperparameter tree.
-        live: the tensors that the user calls w, for looking up a live optimizer.
-        live_hyper: the tensors that the user calls λ.
-        outer_mode: what surrounds the outer closure, its backward pass included.
-        checked: whether the graphs of the closures are searched for what would go wrong silently.
-    """
-
-    inner: Objective
-    outer: Objective
-    params: Tree
-    hyper: Tree
-    inner_batch: Batch | Batches
-    outer_batch: Batch
-    seeds: tuple[int, int]
-    read: Callable[[Any, Tree], Any]
-    live: Tree
-    live_hyper: Tree
-    outer_mode: Callable[[], AbstractContextManager[None]]
-    checked: bool = True
-
-    def inner_loss(self, params: Tree, hyper: Tree) -> Tensor:
-        """The mean of the inner loss over the batches, checked; `params` are leaves."""
-        batches = self.inner_batch
-        items = batches.items if isinstance(batches, Batches) else (batches,)
-        losses = [self.inner_step_loss(params, hyper, item, i) for i, item in enumerate(items)]
-        for loss in losses:
-            self.check(loss, "inner")
-        return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
-
-    def inner_step_loss(self, params: Tree, hyper: Tree, batch: Batch, draw: int) -> Tensor:
-        """The inner loss of one batch with the call's draw of that number."""
-        return check_scalar(self.inner(params, hyper, batch, self.seeds[0] + draw), "inner")
-
-    def outer_gradients(self, params: Tree) -> OuterGradients:
-        """The outer loss and its two partial derivatives at (params, λ)."""
-        params, hyper = leaves_of(params), leaves_of(self.hyper)
-        with self.outer_mode():
-            loss = self.outer(params, hyper, self.outer_batch, self.seeds[1])
-            loss = check_scalar(loss, "outer")
-            self.check(loss, "outer")
-            inputs = [*params.values(), *hyper.values()]
-            with autograd_errors():
-                gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
-        by_params = {
-            name: torch.zeros_like(leaf) if gradient is None else gradient
-            for (name, leaf), gradient in zip(params.items(), gradients, strict=False)
-        }
-        direct: Partial = dict(zip(hyper, gradients[len(params) :], strict=True))
-        return OuterGradients(loss.detach(), by_params, direct)
-
-    def check(self, loss: Tensor, role: str) -> None:
-        """Refuse a loss at leaves whose graph would be differentiated wrongly."""
-        if not self.checked:
-            return
-        check_escapes(loss, self.live | self.live_hyper, role)
-        check_graph(loss, role)
-
-
-@dataclass(frozen=True)
-class OuterGradients:
-    """L_V, ∂L_V/∂w and ∂L_V/∂λ (None where L_V does not depend)."""
-
-    loss: Tensor
-    params: Tree
-    direct: Partial
+from bestresponse._guards import check_reached
+from bestresponse._problem import OuterGradients, Problem
+from bestresponse._result import Memory, Result, Stats
+from bestresponse._tree import Partial, Tree, tree_norm
 
 
 @dataclass(frozen=True)
@@ -198,6 +93,7 @@ class Hypergradient:
         indirect: the part through the best response.
         loss: L_V, a detached scalar.
         report: how it came about.
+        memory: what the next call can use; `Nested` carries it.
     """
 
     value: Tree
@@ -205,10 +101,16 @@ class Hypergradient:
     indirect: Tree
     loss: Tensor
     report: Report
+    memory: Memory = field(default_factory=dict, repr=False)
 
 
 class Method(ABC):
     """How the best response is differentiated. Frozen settings, an argument of the call."""
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """Functions over the live modules that the method calls beside `inner` and `outer`."""
+        return ()
 
     @abstractmethod
     def differentiate(self, problem: Problem) -> Hypergradient:
@@ -225,6 +127,7 @@ def assemble(
     steps: int,
     result: Result = Result.success,
     params: Tree | None = None,
+    memory: Memory | None = None,
 ) -> Hypergradient:
     """Put a hypergradient together: the sum of its parts, and the report on them."""
     check_reached(problem.hyper, outer.direct, indirect)
@@ -243,7 +146,7 @@ def assemble(
     if not result.is_error and not all(math.isfinite(number) for number in measured):
         result = Result.nonfinite
     report = Report(result, warnings, stats, steps, *measured, params=params)  # type: ignore[misc, arg-type]
-    return Hypergradient(value, direct, through, outer.loss, report)
+    return Hypergradient(value, direct, through, outer.loss, report, memory or {})
 
 
 def _to_host(*scalars: Tensor) -> list[float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bestresponse._errors import InputError
-from bestresponse.methods._base import Hypergradient, Method, Problem
+from bestresponse._problem import Problem
+from bestresponse.methods._base import Hypergradient, Method
 from bestresponse.methods._implicit import check_solve, implicit_hypergradient
 from bestresponse.operators import Differences
 from bestresponse.solvers import Scale, Solver
@@ -50,4 +51,4 @@ class FiniteDifference(Method):
         """Two gradients a product, and two for the mixed product."""
         outer = problem.outer_gradients(problem.params)
         point = Differences(problem.inner_loss, problem.params, problem.hyper, self.epsilon)
-        return implicit_hypergradient(problem, outer, point, point, self.solver, self.damping)
+        return implicit_hypergradient(problem, outer, point, self.solver, self.damping)

@@ -12,10 +12,11 @@ from torch import Tensor
 from bestresponse._context import Surroundings, ambient_autocast
 from bestresponse._errors import InputError
 from bestresponse._guards import check_callable
+from bestresponse._problem import Batches, Problem, Pure
 from bestresponse._purify import Batch, call_with_batch
-from bestresponse._result import SolveError
+from bestresponse._result import Memory, SolveError
 from bestresponse._tree import Layout, Tree
-from bestresponse.methods._base import Batches, Hypergradient, Method, Objective, Problem
+from bestresponse.methods._base import Hypergradient, Method
 
 
 def hypergradient(
@@ -28,6 +29,7 @@ def hypergradient(
     outer_batch: Batch = (),
     *,
     seed: int = 0,
+    memory: Memory | None = None,
     throw: bool = True,
 ) -> Hypergradient:
     """dL_V/dλ for plain functions of trees.
@@ -41,6 +43,7 @@ def hypergradient(
         inner_batch: a tuple (by position), a mapping (by keyword), or `Batches` of them.
         outer_batch: a tuple or a mapping.
         seed: of the randomness that the losses draw.
+        memory: what an earlier call left (`.memory`), for a warm start.
         throw: raise `SolveError` for an error result instead of returning it in the report.
 
     Raises:
@@ -62,12 +65,12 @@ def hypergradient(
     check_method(method)
     surroundings = Surroundings(_cuda_devices(params, hyper), ambient_autocast())
 
-    def pure(closure: Callable[..., Tensor]) -> Objective:
-        def objective(params: Tree, hyper: Tree, batch: Batch, seed: int) -> Any:
+    def pure(closure: Callable[..., Any]) -> Pure:
+        def function(params: Tree, hyper: Tree, batch: Batch, seed: int, *leading: Any) -> Any:
             with surroundings.closure(seed):
-                return call_with_batch(closure, params, hyper, batch=batch)
+                return call_with_batch(closure, *leading, params, hyper, batch=batch)
 
-        return objective
+        return function
 
     problem = Problem(
         inner=pure(check_callable(inner, "inner")),
@@ -81,6 +84,8 @@ def hypergradient(
         live=dict(params),
         live_hyper=dict(hyper),
         outer_mode=nullcontext,
+        pure=pure,
+        memory=memory or {},
     )
     with surroundings.call():
         return run_method(method, problem, throw=throw)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
-
-from torch import Tensor
+from functools import partial
+from typing import Any
 
 from bestresponse._errors import InputError
+from bestresponse._problem import OuterGradients, Problem
 from bestresponse._result import Result, Stats
-from bestresponse._tree import Layout, Partial
-from bestresponse.methods._base import (
-    Hypergradient,
-    Method,
-    OuterGradients,
-    Problem,
-    assemble,
-    replace_report,
-)
-from bestresponse.operators import Hessian, Identity, Linearization, LinearOperator
+from bestresponse.methods._base import Hypergradient, Method, assemble, replace_report
+from bestresponse.methods._curvature import Curvature, ExactHessian
+from bestresponse.methods._points import AveragedPoint, ChunkedPoint, Point, ResampledPoint
+from bestresponse.operators import Identity
 from bestresponse.solvers import CG, Solver, check_solver, linear_solve
 
 
@@ -26,12 +21,17 @@ from bestresponse.solvers import CG, Solver, check_solver, linear_solve
 class Implicit(Method):
     """dL_V/dλ = ∂L_V/∂λ − (∂²L_T/∂λ∂w) q with (A + damping·I) q = ∂L_V/∂w.
 
-    A is the inner Hessian at the current weights. Exact where the inner gradient is zero and the
-    solve is; the report says how far both are.
+    A is the curvature of the inner loss at the current weights. Exact where the inner gradient is
+    zero and the solve is; the report says how far both are.
 
     Args:
         solver: how q is approximated.
         damping: added to the diagonal of A; bounds q where A is nearly singular.
+        curvature: what A is: `GaussNewton(...)`, `Fisher(...)`; None is the exact inner Hessian.
+        chunked: of several inner batches (`Batches`) keep one graph at a time: memory for one
+            batch, at twice the time.
+        resample: of several inner batches use another one for each product, in turn, for
+            stochastic series such as `Neumann`.
 
     Source: Lorraine, Vicol, Duvenaud, "Optimizing Millions of Hyperparameters by Implicit
     Differentiation" (2020), https://arxiv.org/abs/1911.02590
@@ -49,44 +49,60 @@ class Implicit(Method):
 
     solver: Solver = field(default_factory=CG)
     damping: float = 0.0
+    curvature: Curvature | None = None
+    chunked: bool = False
+    resample: bool = False
 
     def __post_init__(self) -> None:
         check_solve(self.solver, self.damping)
+        if self.curvature is not None and not isinstance(self.curvature, Curvature):
+            raise InputError(
+                f"{self.curvature!r:.60} is no curvature; use br.GaussNewton, br.Fisher or None."
+            )
+        if self.chunked and self.resample:
+            raise InputError(
+                "chunked takes the mean over all batches and resample one a product; choose one."
+            )
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """Those of the curvature."""
+        return () if self.curvature is None else self.curvature.closures
 
     def differentiate(self, problem: Problem) -> Hypergradient:
-        """One retained graph of the inner gradient serves every product."""
+        """One graph serves every product."""
         # the outer closure comes first: a checkpointed inner one updates live buffers on its way
         outer = problem.outer_gradients(problem.params)
-        point = Linearization(problem.inner_loss, problem.params, problem.hyper)
-        curvature = Hessian(point)
-        return implicit_hypergradient(problem, outer, point, curvature, self.solver, self.damping)
+        return implicit_hypergradient(
+            problem, outer, self._point(problem), self.solver, self.damping
+        )
 
-
-class Point(Protocol):
-    """The inner loss around one point."""
-
-    layout: Layout
-    gradient: Tensor
-
-    def mixed_product(self, vector: Tensor) -> Partial:
-        """(∂²L_T/∂λ∂w) v."""
-        ...
+    def _point(self, problem: Problem) -> Point:
+        """The inner loss around the problem's point, on its batches."""
+        curvature = self.curvature or ExactHessian()
+        makers = [
+            partial(curvature.at, problem, number) for number in range(len(problem.inner_batches))
+        ]
+        if len(makers) == 1:
+            return makers[0]()
+        if self.resample:
+            return ResampledPoint(makers)
+        return ChunkedPoint(makers) if self.chunked else AveragedPoint([make() for make in makers])
 
 
 def implicit_hypergradient(
     problem: Problem,
     outer: OuterGradients,
     point: Point,
-    curvature: LinearOperator,
     solver: Solver,
     damping: float,
 ) -> Hypergradient:
     """The one place where the formula of the implicit function theorem is put together."""
-    operator = curvature
+    operator = point.curvature
     if damping:
-        operator = curvature + damping * Identity.of(curvature)
+        operator = operator + damping * Identity.of(operator)
     right_side = point.layout.flatten(outer.params)
-    solution = linear_solve(operator, right_side, solver, throw=False)
+    solution = linear_solve(operator, right_side, solver, memory=problem.memory, throw=False)
     indirect = {
         name: None if product is None else -product
         for name, product in point.mixed_product(solution.value).items()
@@ -99,15 +115,22 @@ def implicit_hypergradient(
         stats=_of_undamped(solution.stats, damping),
         steps=solution.stats.steps,
         result=solution.result,
+        memory=solution.memory,
     )
     return _with_stationarity(hypergradient)
 
 
 def _of_undamped(stats: Stats, damping: float) -> Stats:
     """The curvature that was seen is the inner loss's own."""
-    if stats.largest_curvature is None:
-        return stats
-    return replace(stats, largest_curvature=stats.largest_curvature - damping)
+    return replace(
+        stats,
+        largest_curvature=_less(stats.largest_curvature, damping),
+        smallest_curvature=_less(stats.smallest_curvature, damping),
+    )
+
+
+def _less(value: float | None, damping: float) -> float | None:
+    return None if value is None else value - damping
 
 
 def _with_stationarity(hypergradient: Hypergradient) -> Hypergradient:

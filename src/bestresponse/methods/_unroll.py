@@ -11,9 +11,10 @@ from torch import Tensor
 from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._guards import check_used, no_activation_checkpointing
+from bestresponse._problem import Batches, Problem
 from bestresponse._purify import Batch
 from bestresponse._tree import Partial, Tree, leaves_of, tree_norm
-from bestresponse.methods._base import Batches, Hypergradient, Method, Problem, assemble
+from bestresponse.methods._base import Hypergradient, Method, assemble
 from bestresponse.optim import Optimizer, State
 
 

@@ -3,8 +3,15 @@
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._curvature import Hessian
 from bestresponse.operators._difference import Differences
+from bestresponse.operators._gauss_newton import (
+    OutputCurvature,
+    OutputHessian,
+    PulledBack,
+    Scores,
+)
 from bestresponse.operators._linearize import Linearization
 from bestresponse.operators._matrix import Diagonal, Identity, Matrix
+from bestresponse.operators._outputs import Outputs
 
 __all__ = [
     "Diagonal",
@@ -14,4 +21,9 @@ __all__ = [
     "LinearOperator",
     "Linearization",
     "Matrix",
+    "OutputCurvature",
+    "OutputHessian",
+    "Outputs",
+    "PulledBack",
+    "Scores",
 ]

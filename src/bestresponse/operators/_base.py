@@ -32,6 +32,10 @@ class LinearOperator(ABC):
     def mv(self, vector: Tensor) -> Tensor:
         """The product with a vector (n,)."""
 
+    def terms(self) -> list[tuple[float, LinearOperator]]:
+        """The operator as a sum of multiples of simpler ones, for those who know its structure."""
+        return [(1.0, self)]
+
     def as_matrix(self) -> Tensor:
         """The dense (n, n) matrix, column by column: n products."""
         return torch.stack([self.mv(column) for column in self.space.eye()], dim=1)
@@ -61,6 +65,9 @@ class _Sum(LinearOperator):
     def space(self) -> Space:
         return self.left.space
 
+    def terms(self) -> list[tuple[float, LinearOperator]]:
+        return [*self.left.terms(), *self.right.terms()]
+
     def mv(self, vector: Tensor) -> Tensor:
         return self.left.mv(vector) + self.right.mv(vector)
 
@@ -76,6 +83,9 @@ class _Scaled(LinearOperator):
     @property
     def space(self) -> Space:
         return self.operator.space
+
+    def terms(self) -> list[tuple[float, LinearOperator]]:
+        return [(self.factor * factor, term) for factor, term in self.operator.terms()]
 
     def mv(self, vector: Tensor) -> Tensor:
         return self.operator.mv(vector) * self.factor

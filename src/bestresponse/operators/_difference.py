@@ -42,6 +42,11 @@ class Differences(LinearOperator):
         self.gradient = self._gradients(self._center)[0]
 
     @property
+    def curvature(self) -> LinearOperator:
+        """The Hessian: itself."""
+        return self
+
+    @property
     def space(self) -> Space:
         """Size, type and device of the flat vectors."""
         return self.layout.space

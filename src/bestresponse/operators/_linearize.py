@@ -22,9 +22,11 @@ class Linearization:
         loss: the inner loss as a function of a parameter tree and a hyperparameter tree.
         params: the point w.
         hyper: the point λ; may be empty.
+        partial: the loss is a part of the inner loss and may leave parameters out.
 
     Raises:
-        InputError: if the loss does not use some parameter, or has no second derivative.
+        InputError: if the loss does not use some parameter (unless `partial`), or has no second
+            derivative.
 
     Example:
         >>> quadratic = lambda params, hyper: (params["w"] ** 2 * hyper["a"]).sum()
@@ -35,7 +37,14 @@ class Linearization:
         tensor([2., 2.])
     """
 
-    def __init__(self, loss: Callable[[Tree, Tree], Tensor], params: Tree, hyper: Tree) -> None:
+    def __init__(
+        self,
+        loss: Callable[[Tree, Tree], Tensor],
+        params: Tree,
+        hyper: Tree,
+        *,
+        partial: bool = False,
+    ) -> None:
         self.layout = Layout.of(params)
         self._params, self._hyper = leaves_of(params), leaves_of(hyper)
         value = loss(self._params, self._hyper)
@@ -43,9 +52,13 @@ class Linearization:
             gradients = torch.autograd.grad(
                 value, list(self._params.values()), create_graph=True, allow_unused=True
             )
-        check_used(gradients, self._params)
+        if not partial:
+            check_used(gradients, self._params)
         self.loss = value.detach()
-        self._gradients = dict(zip(self._params, gradients, strict=True))
+        self._gradients = {
+            name: torch.zeros_like(leaf) if gradient is None else gradient
+            for (name, leaf), gradient in zip(self._params.items(), gradients, strict=True)
+        }
         self.gradient = self.layout.flatten(
             {name: gradient.detach() for name, gradient in self._gradients.items()}
         )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._result import Result
+from bestresponse._result import Memory, Result
 from bestresponse.operators import LinearOperator
 
-State = dict[str, Tensor]
+State = dict[str, Any]
 """What an iterative solver carries: `value`, `residual_norm`, `status`, and whatever it needs."""
 
 Trace = Mapping[str, list[float]]
@@ -26,17 +29,50 @@ class Status(IntEnum):
     converged = 1
     negative_curvature = 2
     breakdown = 3
+    preconditioner_indefinite = 4
 
 
 STATUS_RESULT = {
     Status.converged: Result.success,
     Status.negative_curvature: Result.negative_curvature,
     Status.breakdown: Result.breakdown,
+    Status.preconditioner_indefinite: Result.preconditioner_indefinite,
 }
+STOPPED = (Status.negative_curvature, Status.preconditioner_indefinite)
+"""Ends at which the last product did not move the iterate."""
 
 
 class Solver(ABC):  # noqa: B024  (a common word for the two kinds below)
     """Settings of an approximation of A⁻¹b. Frozen; holds no tensor."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What an iterative solver works on.
+
+    Attributes:
+        operator: A.
+        vector: the right-hand side b.
+        guess: where to start; None is zero, whose residual costs nothing.
+        inverse: M ≈ A⁻¹, symmetric positive definite; None is the identity.
+        flexible: M is no linear map (an inner solve), or changes from product to product.
+    """
+
+    operator: LinearOperator
+    vector: Tensor
+    guess: Tensor | None = None
+    inverse: LinearOperator | None = None
+    flexible: bool = False
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """The first iterate and its residual, in memory of their own."""
+        if self.guess is None:
+            return torch.zeros_like(self.vector), self.vector.clone()
+        return self.guess.clone(), self.vector - self.operator.mv(self.guess)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        """Mr, in memory of its own."""
+        return residual.clone() if self.inverse is None else self.inverse.mv(residual)
 
 
 class DirectSolver(Solver):
@@ -52,32 +88,66 @@ class DirectSolver(Solver):
         """
 
 
+class Preconditioner(Solver):
+    """An approximate inverse that is built once and applied often.
+
+    By itself it is a solver, q = Mb; in `CG(preconditioner=...)` and its like it is M. What was
+    built is plain tensors, so that it can be carried from one solve to the next and stored.
+
+    Subclasses are frozen dataclasses with the field `refresh`: it is built anew at every that
+    many solves, where something is carried between them.
+    """
+
+    refresh: int
+
+    @abstractmethod
+    def build(self, operator: LinearOperator) -> Memory:
+        """What is to be known of the operator."""
+
+    @abstractmethod
+    def inverse(self, built: Memory, operator: LinearOperator) -> LinearOperator:
+        """M ≈ A⁻¹ from what was built, perhaps for an earlier operator."""
+
+    def uncovered(self, built: Memory) -> tuple[str, ...]:
+        """Parameters outside of its structure."""
+        return ()
+
+
 class IterativeSolver(Solver):
     """A solver whose step the shared loop of `linear_solve` repeats.
 
-    Subclasses are frozen dataclasses with the fields `max_steps`, `rtol` and `atol`. A step never
-    asks the host for a number: it sets `status` instead, and from then on leaves `value`,
-    `residual_norm` and `status` as they are, but for rounding. (Setting a scalar step length to
-    zero does that; a choice between two vectors would cost a tenth of a gradient.) It may reuse
-    the memory of the vectors in its state.
+    Subclasses are frozen dataclasses with the fields `max_steps`, `rtol`, `atol` and
+    `preconditioner`. A step never asks the host for a number: it sets `status` instead, and from
+    then on leaves `value`, `residual_norm` and `status` as they are, but for rounding. (Setting a
+    scalar step length to zero does that; a choice between two vectors would cost a tenth of a
+    gradient.) It may reuse the memory of the vectors in its state.
     """
 
     max_steps: int
     rtol: float | None
     atol: float | None
+    preconditioner: Solver | None
     traced: tuple[str, ...] = ()
 
     @abstractmethod
-    def start(self, operator: LinearOperator, vector: Tensor) -> State:
+    def start(self, system: System, memory: Memory) -> State:
         """The state before the first step."""
 
     @abstractmethod
-    def step(self, operator: LinearOperator, state: State) -> State:
+    def step(self, system: System, state: State) -> State:
         """The state after one more product."""
 
     @abstractmethod
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """A verdict on the traced scalars, and further `Stats` fields."""
+
+    def prepare(self, system: System, memory: Memory) -> System:
+        """The system with what is carried over from an earlier one."""
+        return system
+
+    def keep(self, state: State, memory: Memory) -> Memory:
+        """What the next solve can use."""
+        return {}
 
 
 def move(start: Tensor, direction: Tensor, length: Tensor) -> Tensor:
@@ -93,13 +163,16 @@ def check_solver(solver: object) -> None:
     """Refuse what is no solver."""
     if not isinstance(solver, Solver):
         raise InputError(
-            f"{solver!r} is not a solver; use br.CG, br.Neumann, br.Dense or br.Scale."
+            f"{solver!r:.60} is not a solver; use br.CG, br.MINRES, br.Neumann, br.Nystrom, "
+            "br.KFAC, br.Dense or br.Scale."
         )
 
 
 def check_settings(solver: IterativeSolver) -> None:
     """Refuse a step budget or a tolerance that makes no sense."""
     name = type(solver).__name__
+    if solver.preconditioner is not None:
+        check_solver(solver.preconditioner)
     if solver.max_steps < 0:
         raise InputError(f"{name}(max_steps={solver.max_steps}) is negative; use 0 or more.")
     for field, tolerance in (("rtol", solver.rtol), ("atol", solver.atol)):

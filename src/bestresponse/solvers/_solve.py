@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._result import Result, Solution, SolveError, Stats
+from bestresponse._result import Memory, Result, Solution, SolveError, Stats
 from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import (
     STATUS_RESULT,
+    STOPPED,
     DirectSolver,
     IterativeSolver,
+    Preconditioner,
     Solver,
     State,
     Status,
+    System,
     Trace,
     check_solver,
 )
+from bestresponse.solvers._precondition import carry, preconditioned
 
 _STEPS_BETWEEN_LOOKS = 4  # at a tolerance, on a device that runs ahead of the host
 
 
 def linear_solve(
-    operator: LinearOperator, vector: Tensor, solver: Solver, *, throw: bool = True
+    operator: LinearOperator,
+    vector: Tensor,
+    solver: Solver,
+    *,
+    memory: Memory | None = None,
+    throw: bool = True,
 ) -> Solution:
     """Approximate A⁻¹b.
 
@@ -38,10 +48,11 @@ def linear_solve(
         operator: the symmetric linear map A of size n.
         vector: the right-hand side b, shape (n,).
         solver: settings, such as `CG(max_steps=20)`.
+        memory: what an earlier solve left (`solution.memory`), for solvers that can use it.
         throw: raise `SolveError` for an error result instead of returning it.
 
     Returns:
-        The solution with its result and stats.
+        The solution with its result, its stats and its memory.
 
     Raises:
         SolveError: if the value is not finite, or the solver broke down or diverges.
@@ -64,11 +75,15 @@ def linear_solve(
     with torch.no_grad():
         if isinstance(solver, DirectSolver):
             solution = _direct(counted, vector, solver)
+        elif isinstance(solver, Preconditioner):
+            solution = _apply(counted, vector, solver, memory or {})
         else:
             assert isinstance(solver, IterativeSolver)
-            solution = _iterate(counted, vector, solver)
+            solution = _iterate(counted, vector, solver, memory or {})
         if not solution.result.is_error and not _is_finite(solution):
-            solution = Solution(solution.value, Result.nonfinite, solution.stats)
+            solution = replace(solution, result=Result.nonfinite)
+    if solution.result.is_error:
+        solution = replace(solution, memory={})  # the next solve starts afresh
     if throw and solution.result.is_error:
         raise SolveError(solution.result, f"({type(solver).__name__}, {solution.stats})")
     return solution
@@ -90,6 +105,9 @@ class _Counted(LinearOperator):
     def space(self) -> Space:
         return self.operator.space
 
+    def terms(self) -> list[tuple[float, LinearOperator]]:
+        return self.operator.terms()
+
     def mv(self, vector: Tensor) -> Tensor:
         self.products += 1
         return self.operator.mv(vector)
@@ -105,17 +123,40 @@ def _direct(operator: _Counted, vector: Tensor, solver: DirectSolver) -> Solutio
     return Solution(value, result, Stats(1, operator.products, relative))
 
 
-def _iterate(operator: _Counted, vector: Tensor, solver: IterativeSolver) -> Solution:
+def _apply(operator: _Counted, vector: Tensor, solver: Preconditioner, memory: Memory) -> Solution:
+    """The approximate inverse by itself; one product more tells how good it is."""
+    built, carried = carry(solver, operator, memory)
+    value = solver.inverse(built, operator).mv(vector)
+    relative = _ratio((vector - operator.mv(value)).norm(), vector.norm())
+    stats = Stats(1, operator.products, relative, uncovered=solver.uncovered(built))
+    return Solution(value, Result.success, stats, carried)
+
+
+def _iterate(
+    operator: _Counted, vector: Tensor, solver: IterativeSolver, memory: Memory
+) -> Solution:
     target = _target(solver, vector)
-    state = solver.start(operator, vector)
+    system, carried, uncovered = preconditioned(
+        System(operator, vector), solver.preconditioner, memory.get("preconditioner", {})
+    )
+    system = solver.prepare(system, memory)
+    state = solver.start(system, memory)
     observed = ("status", *solver.traced)
+    if target is not None:
+        _stop_at(target, state)
     history = [[state[name] for name in observed]]
     for step in range(solver.max_steps):
         if _may_look(step, vector, target) and not _running(state):
             break
-        state = _advance(operator, solver, state, target)
+        state = solver.step(system, state)
+        if target is not None:
+            _stop_at(target, state)
         history.append([state[name] for name in observed])
-    return _read_back(operator, vector, solver, state, history)
+    solution = _read_back(operator, vector, solver, state, history)
+    kept = solver.keep(state, memory)
+    if carried:
+        kept["preconditioner"] = carried
+    return replace(solution, memory=kept, stats=replace(solution.stats, uncovered=uncovered))
 
 
 def _has_tolerance(solver: IterativeSolver) -> bool:
@@ -129,14 +170,9 @@ def _target(solver: IterativeSolver, vector: Tensor) -> Tensor | None:
     return torch.clamp((solver.rtol or 0.0) * vector.norm(), min=solver.atol or 0.0)
 
 
-def _advance(
-    operator: LinearOperator, solver: IterativeSolver, state: State, target: Tensor | None
-) -> State:
-    new = solver.step(operator, state)
-    if target is not None:
-        reached = (new["status"] == Status.running) & (new["residual_norm"] <= target)
-        new["status"] = torch.where(reached, int(Status.converged), new["status"])
-    return new
+def _stop_at(target: Tensor, state: State) -> None:
+    reached = (state["status"] == Status.running) & (state["residual_norm"] <= target)
+    state["status"] = torch.where(reached, int(Status.converged), state["status"])
 
 
 def _may_look(step: int, vector: Tensor, target: Tensor | None) -> bool:
@@ -161,7 +197,7 @@ def _read_back(
     *rows, (residual, norm) = _to_host([*history, [state["residual_norm"], vector.norm()]])
     # the first row is the start; a step was taken where the iterate was still running before it
     taken = [after for before, after in pairwise(rows) if before[0] == Status.running]
-    moved = sum(1 for row in taken if row[0] != Status.negative_curvature)
+    moved = sum(1 for row in taken if row[0] not in STOPPED)
     trace: Trace = {
         name: [row[i] for row in rows[: len(taken) + 1]]
         for i, name in enumerate(solver.traced, start=1)
@@ -169,7 +205,8 @@ def _read_back(
     verdict, further = solver.judge(trace)
     result = _result(Status(int(rows[-1][0])), verdict, solver)
     relative = residual / norm if norm else 0.0
-    return Solution(state["value"], result, Stats(moved, operator.products, relative, **further))
+    stats = replace(Stats(moved, operator.products, relative), **further)  # type: ignore[arg-type]
+    return Solution(state["value"], result, stats)
 
 
 def _to_host(rows: list[list[Tensor]]) -> list[list[float]]:

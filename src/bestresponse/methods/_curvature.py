@@ -1,0 +1,282 @@
+"""Curvatures that a method may put in the place of the inner Hessian: recipes, built at a point."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse._guards import check_callable, check_scalar
+from bestresponse._problem import Problem
+from bestresponse._purify import Batch
+from bestresponse._tree import Tree, leaves_of
+from bestresponse.methods._points import HessianPoint, Point, SplitPoint
+from bestresponse.operators import Linearization, OutputHessian, Outputs, PulledBack, Scores
+
+_SAME = 1e-4  # relative difference of two evaluations of one loss, in float32
+
+
+class Curvature(ABC):
+    """A recipe for a stand-in of the inner Hessian. Frozen settings."""
+
+    @property
+    @abstractmethod
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """The functions it calls, in which modules may be captured."""
+
+    @abstractmethod
+    def at(self, problem: Problem, number: int) -> Point:
+        """The inner loss around the problem's point, on inner batch `number`."""
+
+
+@dataclass(frozen=True)
+class GaussNewton(Curvature):
+    """JᵀH_LJ of loss∘predict, plus the exact Hessian of the penalty.
+
+    Positive semidefinite for a loss that is convex in the outputs, so that CG never meets negative
+    curvature; equal to the Hessian where the outputs are linear in the weights or fit perfectly.
+    That `inner` = loss∘predict + penalty is checked by value at call 1, 2, 4, 8, …
+
+    Args:
+        predict: `predict(*inner_batch)`, the model's outputs, one tensor whose first dimension
+            are the rows.
+        loss: `loss(outputs, *inner_batch)`, a scalar; may depend on λ (weights of examples), not
+            on w but through the outputs.
+        penalty: `penalty()`, a scalar of w and λ, such as weight decay; None for none.
+
+    With `br.hypergradient` they are `predict(params, hyper, *inner_batch)`,
+    `loss(outputs, params, hyper, *inner_batch)` and `penalty(params, hyper)`.
+
+    Source: Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent"
+    (2002), https://doi.org/10.1162/08997660260028683
+
+    Example:
+        >>> import bestresponse as br
+        >>> predict = lambda params, hyper: 3 * params["w"]
+        >>> loss = lambda outputs, params, hyper: 0.5 * (outputs - hyper["a"]).square().sum()
+        >>> inner = lambda params, hyper: loss(predict(params, hyper), params, hyper)
+        >>> outer = lambda params, hyper: params["w"].sum()  # w* = a/3
+        >>> at = {"w": torch.tensor([1.0])}, {"a": torch.tensor([3.0])}
+        >>> method = br.Implicit(br.CG(), curvature=br.GaussNewton(predict, loss))
+        >>> br.hypergradient(inner, outer, *at, method).value["a"]
+        tensor([0.3333])
+    """
+
+    predict: Callable[..., Tensor]
+    loss: Callable[..., Tensor]
+    penalty: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        _check_functions(predict=self.predict, loss=self.loss, penalty=self.penalty)
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """predict, loss and penalty."""
+        return tuple(f for f in (self.predict, self.loss, self.penalty) if f is not None)
+
+    def at(self, problem: Problem, number: int) -> Point:
+        """The forward graph of the outputs, the loss on them, and the penalty's own graph."""
+        batch, seed = problem.inner_batches[number], problem.seeds[0] + number
+        hyper = leaves_of(problem.hyper)
+        point = self._pulled_back(problem, batch, seed, hyper)
+        penalty = _penalty_at(problem, self.penalty, seed)
+        assert isinstance(point.middle, OutputHessian)
+        if problem.checked:
+            total = point.middle.loss.detach() + (penalty.loss if penalty else 0)
+            _check_same(problem, number, total)
+        whole = _inner_at(problem, number) if point.outputs.depends_on_hyper() else None
+        return SplitPoint(point, penalty, hyper, whole)
+
+    def _pulled_back(
+        self, problem: Problem, batch: Batch, seed: int, hyper: Tree, *, record: bool = False
+    ) -> PulledBack:
+        loss = problem.pure(self.loss)
+
+        def of_outputs(outputs: Tensor) -> Tensor:
+            return check_scalar(loss(problem.params, hyper, batch, seed, outputs), "loss")
+
+        outputs = _outputs(problem, self.predict, batch, seed, record=record)
+        middle = OutputHessian(of_outputs, outputs.value)
+        rows = len(outputs.value) if outputs.value.ndim else 1
+
+        def on_rows(count: int) -> PulledBack:
+            return self._pulled_back(
+                problem, cut(batch, rows, count, seed), seed, hyper, record=True
+            )
+
+        return PulledBack(outputs, middle, on_rows)
+
+
+@dataclass(frozen=True)
+class Fisher(Curvature):
+    """The Fisher information of the model's outputs as a distribution, plus the penalty's Hessian.
+
+    F = (1/N) Σₙ E[∇log p(y|xₙ) ∇log p(y|xₙ)ᵀ] with y drawn from the model itself; in expectation
+    the Gauss-Newton matrix of the mean negative log-likelihood. With `targets` y is what was
+    observed: the empirical Fisher, which is cheaper to write down and another matrix.
+
+    Args:
+        predict: `predict(*inner_batch)`, the model's outputs, rows first.
+        distribution: `distribution(outputs)`, a `torch.distributions.Distribution` of one target
+            a row, such as `lambda logits: Categorical(logits=logits)`.
+        penalty: `penalty()`, a scalar of w and λ; None for none.
+        draws: targets drawn for each row.
+        targets: `targets(*inner_batch)`, the observed targets; None draws them.
+
+    Source: Martens, "New Insights and Perspectives on the Natural Gradient Method" (2020),
+    https://arxiv.org/abs/1412.1193
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> fisher = Fisher(lambda x: x, lambda mean: Normal(mean, 1.0), targets=lambda x: x)
+        >>> fisher.draws
+        1
+    """
+
+    predict: Callable[..., Tensor]
+    distribution: Callable[[Tensor], torch.distributions.Distribution]
+    penalty: Callable[..., Tensor] | None = None
+    draws: int = 1
+    targets: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        _check_functions(
+            predict=self.predict,
+            distribution=self.distribution,
+            penalty=self.penalty,
+            targets=self.targets,
+        )
+        if self.draws < 1:
+            raise InputError(f"Fisher(draws={self.draws}) must be 1 or more.")
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """predict, penalty and targets."""
+        return tuple(f for f in (self.predict, self.penalty, self.targets) if f is not None)
+
+    def at(self, problem: Problem, number: int) -> Point:
+        """The outputs with their scores; gradient and mixed product are those of the inner loss."""
+        batch, seed = problem.inner_batches[number], problem.seeds[0] + number
+        point = self._pulled_back(problem, batch, seed)
+        penalty = _penalty_at(problem, self.penalty, seed)
+        return SplitPoint(point, penalty, {}, _inner_at(problem, number))
+
+    def _pulled_back(
+        self, problem: Problem, batch: Batch, seed: int, *, record: bool = False
+    ) -> PulledBack:
+        outputs = _outputs(problem, self.predict, batch, seed, record=record)
+        scores = self._scores(problem, outputs.value, batch, seed)
+        rows = len(outputs.value)
+
+        def on_rows(count: int) -> PulledBack:
+            return self._pulled_back(problem, cut(batch, rows, count, seed), seed, record=True)
+
+        return PulledBack(outputs, Scores(scores), on_rows)
+
+    def _scores(self, problem: Problem, value: Tensor, batch: Batch, seed: int) -> Tensor:
+        outputs = value.clone().requires_grad_()
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed + 1)
+            distribution = self.distribution(outputs)
+            if self.targets is None:
+                targets = [distribution.sample() for _ in range(self.draws)]
+            else:
+                pure = problem.pure(self.targets)
+                targets = [pure(problem.params, problem.hyper, batch, seed)]
+            likelihoods = [distribution.log_prob(target).sum() for target in targets]
+            return torch.stack(
+                [
+                    torch.autograd.grad(likelihood, outputs, retain_graph=True)[0]
+                    for likelihood in likelihoods
+                ]
+            )
+
+
+@dataclass(frozen=True)
+class ExactHessian(Curvature):
+    """∂²L_T/∂w² itself: what `Implicit` uses where no curvature is given."""
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """None but the inner loss."""
+        return ()
+
+    def at(self, problem: Problem, number: int) -> Point:
+        """One retained graph of the inner gradient serves every product."""
+        return HessianPoint(_inner_at(problem, number))
+
+
+def cut(batch: Any, rows: int, count: int, seed: int) -> Any:
+    """At most `count` of the batch's `rows`, drawn at random: whatever has a row for each."""
+    if count >= rows:
+        return batch
+    chosen = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:count]
+
+    def taken(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            has_rows = item.ndim > 0 and len(item) == rows
+            return item[chosen.to(item.device)] if has_rows else item
+        if isinstance(item, dict):
+            return {key: taken(value) for key, value in item.items()}
+        if isinstance(item, list | tuple):
+            return type(item)(taken(value) for value in item)
+        return item
+
+    return taken(batch)
+
+
+def _inner_at(problem: Problem, number: int) -> Linearization:
+    return Linearization(
+        lambda params, hyper: problem.inner_batch_loss(params, hyper, number),
+        problem.params,
+        problem.hyper,
+    )
+
+
+def _penalty_at(
+    problem: Problem, penalty: Callable[..., Tensor] | None, seed: int
+) -> Linearization | None:
+    if penalty is None:
+        return None
+    pure = problem.pure(penalty)
+
+    def of_trees(params: Tree, hyper: Tree) -> Tensor:
+        return check_scalar(pure(params, hyper, (), seed), "penalty")
+
+    return Linearization(of_trees, problem.params, problem.hyper, partial=True)
+
+
+def _outputs(
+    problem: Problem, predict: Callable[..., Tensor], batch: Batch, seed: int, *, record: bool
+) -> Outputs:
+    pure = problem.pure(predict)
+    return Outputs(
+        lambda params, hyper: pure(params, hyper, batch, seed),
+        problem.params,
+        problem.hyper,
+        record=record,
+    )
+
+
+def _check_same(problem: Problem, number: int, total: Tensor) -> None:
+    """Refuse parts that do not add up to the inner loss: the curvature would be another's."""
+    batch = problem.inner_batches[number]
+    with torch.no_grad():
+        inner = problem.inner(problem.params, problem.hyper, batch, problem.seeds[0] + number)
+    expected, found = float(inner), float(total)
+    if abs(expected - found) > _SAME * max(abs(expected), abs(found), 1e-8):
+        raise InputError(
+            f"predict, loss and penalty give {found:.6g} where the inner loss is {expected:.6g}; "
+            "inner(*batch) must equal loss(predict(*batch), *batch) + penalty()."
+        )
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None:
+            check_callable(function, name)
