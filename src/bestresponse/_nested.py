@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bestresponse._context import Surroundings
 from bestresponse._errors import InputError
 from bestresponse._guards import check_callable, check_scalar, names
 from bestresponse._modules import Parameters, is_compiled, live_parameters
@@ -119,11 +118,9 @@ class Nested:
             SolveError: if the solve failed or a number is not finite (unless `throw=False`).
             InputError: for closures or batches that cannot be differentiated.
         """
-        modules, params, hyper = self._live()
-        surroundings = modules.surroundings()
-        with modules.preserved(), surroundings.call():
-            problem = self._problem(modules, surroundings, params, hyper, inner_batch, outer_batch)
+        with self._problem(inner_batch, outer_batch) as problem:
             hypergradient = run_method(self.method, problem, throw=self.throw)
+        hyper = problem.live_hyper
         self._memory = hypergradient.memory
         hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
         if not math.isfinite(hypergradient.report.norm):
@@ -172,15 +169,17 @@ class Nested:
             hyper,
         )
 
+    @contextmanager
     def _problem(
-        self,
-        modules: LiveModules,
-        surroundings: Surroundings,
-        params: Tree,
-        hyper: Tree,
-        inner_batch: Batch | Batches,
-        outer_batch: Batch,
-    ) -> Problem:
+        self, inner_batch: Batch | Batches, outer_batch: Batch, *, ahead: bool = False
+    ) -> Iterator[Problem]:
+        """The problem of this call at the live weights, inside its surroundings.
+
+        With `ahead` that of the next call, which stays the next one: nothing here moves on.
+        """
+        modules, params, hyper = self._live()
+        surroundings = modules.surroundings()
+
         def pure(closure: Callable[..., Any]) -> Pure:
             def function(params: Tree, hyper: Tree, batch: Batch, seed: int, *leading: Any) -> Any:
                 with surroundings.closure(seed):
@@ -191,24 +190,26 @@ class Nested:
         def read(setting: Any, hyper: Tree) -> Any:
             return modules.evaluate(setting, {}, hyper, ()) if callable(setting) else setting
 
-        self._calls += 1
-        seeds = torch.randint(_SEED_RANGE, (2,), generator=self._stream).tolist()
-        return Problem(
-            inner=pure(self.inner),
-            outer=pure(self.outer),
-            params={name: tensor.detach() for name, tensor in params.items()},
-            hyper={name: tensor.detach() for name, tensor in hyper.items()},
-            inner_batch=inner_batch,
-            outer_batch=outer_batch,
-            seeds=(seeds[0], seeds[1]),
-            read=read,
-            live=params,
-            live_hyper=hyper,
-            outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
-            pure=pure,
-            checked=_is_power_of_two(self._calls),
-            memory=self._memory,
-        )
+        with modules.preserved(), surroundings.call():
+            stream = self._stream.clone_state() if ahead else self._stream
+            seeds = torch.randint(_SEED_RANGE, (2,), generator=stream).tolist()
+            self._calls += not ahead
+            yield Problem(
+                inner=pure(self.inner),
+                outer=pure(self.outer),
+                params={name: tensor.detach() for name, tensor in params.items()},
+                hyper={name: tensor.detach() for name, tensor in hyper.items()},
+                inner_batch=inner_batch,
+                outer_batch=outer_batch,
+                seeds=(seeds[0], seeds[1]),
+                read=read,
+                live=params,
+                live_hyper=hyper,
+                outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
+                pure=pure,
+                checked=ahead or _is_power_of_two(self._calls),
+                memory=self._memory,
+            )
 
     def _with_stability(self, hypergradient: Hypergradient) -> Hypergradient:
         """Add how far the training step is from its stable range, where that is known."""
@@ -220,6 +221,16 @@ class Nested:
         return replace_report(
             hypergradient, report.warn(Result.unstable_training) if stability > 1 else report
         )
+
+
+def next_problem(
+    nested: Nested, inner_batch: Batch | Batches, outer_batch: Batch
+) -> AbstractContextManager[Problem]:
+    """The problem that the next call would differentiate, for those who look without calling.
+
+    It lives inside the `with`; stream, memory and count of `nested` stay where they are.
+    """
+    return nested._problem(inner_batch, outer_batch, ahead=True)
 
 
 class _Attached(torch.autograd.Function):

@@ -74,10 +74,10 @@ class Implicit(Method):
         # the outer closure comes first: a checkpointed inner one updates live buffers on its way
         outer = problem.outer_gradients(problem.params)
         return implicit_hypergradient(
-            problem, outer, self._point(problem), self.solver, self.damping
+            problem, outer, self.point(problem), self.solver, self.damping
         )
 
-    def _point(self, problem: Problem) -> Point:
+    def point(self, problem: Problem) -> Point:
         """The inner loss around the problem's point, on its batches."""
         curvature = self.curvature or ExactHessian()
         makers = [
