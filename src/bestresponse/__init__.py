@@ -28,12 +28,13 @@ from bestresponse.operators import (
     LinearOperator,
     Matrix,
 )
-from bestresponse.solvers import CG, Dense, Neumann, Scale, linear_solve
+from bestresponse.solvers import CG, KFAC, Dense, Neumann, Scale, Woodbury, linear_solve
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CG",
+    "KFAC",
     "Batches",
     "Dense",
     "Diagonal",
@@ -57,6 +58,7 @@ __all__ = [
     "SolveError",
     "Stats",
     "Unroll",
+    "Woodbury",
     "hyper",
     "hypergradient",
     "linear_solve",

@@ -102,12 +102,11 @@ class GaussNewton(Curvature):
 
         outputs = _outputs(problem, self.predict, batch, seed, record=record)
         middle = OutputHessian(of_outputs, outputs.value)
-        rows = len(outputs.value) if outputs.value.ndim else 1
+        count = len(outputs.value) if outputs.value.ndim else 1
 
-        def on_rows(count: int) -> PulledBack:
-            return self._pulled_back(
-                problem, cut(batch, rows, count, seed), seed, hyper, record=True
-            )
+        def on_rows(rows: Tensor) -> PulledBack:
+            part = cut(batch, count, rows)
+            return self._pulled_back(problem, part, seed, hyper, record=True)
 
         return PulledBack(outputs, middle, on_rows)
 
@@ -171,10 +170,10 @@ class Fisher(Curvature):
     ) -> PulledBack:
         outputs = _outputs(problem, self.predict, batch, seed, record=record)
         scores = self._scores(problem, outputs.value, batch, seed)
-        rows = len(outputs.value)
 
-        def on_rows(count: int) -> PulledBack:
-            return self._pulled_back(problem, cut(batch, rows, count, seed), seed, record=True)
+        def on_rows(rows: Tensor) -> PulledBack:
+            part = cut(batch, len(outputs.value), rows)
+            return self._pulled_back(problem, part, seed, record=True)
 
         return PulledBack(outputs, Scores(scores), on_rows)
 
@@ -211,23 +210,16 @@ class ExactHessian(Curvature):
         return HessianPoint(_inner_at(problem, number))
 
 
-def cut(batch: Any, rows: int, count: int, seed: int) -> Any:
-    """At most `count` of the batch's `rows`, drawn at random: whatever has a row for each."""
-    if count >= rows:
-        return batch
-    chosen = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:count]
-
-    def taken(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            has_rows = item.ndim > 0 and len(item) == rows
-            return item[chosen.to(item.device)] if has_rows else item
-        if isinstance(item, dict):
-            return {key: taken(value) for key, value in item.items()}
-        if isinstance(item, list | tuple):
-            return type(item)(taken(value) for value in item)
-        return item
-
-    return taken(batch)
+def cut(batch: Any, count: int, rows: Tensor) -> Any:
+    """The given rows of whatever in the batch has one for each of `count`."""
+    if isinstance(batch, Tensor):
+        has_rows = batch.ndim > 0 and len(batch) == count
+        return batch[rows.to(batch.device)] if has_rows else batch
+    if isinstance(batch, dict):
+        return {key: cut(value, count, rows) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return type(batch)(cut(value, count, rows) for value in batch)
+    return batch
 
 
 def _inner_at(problem: Problem, number: int) -> Linearization:

@@ -3,12 +3,15 @@
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._curvature import Hessian
 from bestresponse.operators._difference import Differences
+from bestresponse.operators._factors import Factors, LayerFactors, layer_factors
 from bestresponse.operators._gauss_newton import (
     OutputCurvature,
     OutputHessian,
     PulledBack,
     Scores,
 )
+from bestresponse.operators._gram import WoodburyInverse, squared_lengths
+from bestresponse.operators._kronecker import Kronecker
 from bestresponse.operators._linearize import Linearization
 from bestresponse.operators._matrix import Diagonal, Identity, Matrix
 from bestresponse.operators._outputs import Outputs
@@ -16,8 +19,11 @@ from bestresponse.operators._outputs import Outputs
 __all__ = [
     "Diagonal",
     "Differences",
+    "Factors",
     "Hessian",
     "Identity",
+    "Kronecker",
+    "LayerFactors",
     "LinearOperator",
     "Linearization",
     "Matrix",
@@ -26,4 +32,7 @@ __all__ = [
     "Outputs",
     "PulledBack",
     "Scores",
+    "WoodburyInverse",
+    "layer_factors",
+    "squared_lengths",
 ]

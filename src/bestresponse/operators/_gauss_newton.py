@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from bestresponse._context import autograd_errors
+from bestresponse._errors import InputError
 from bestresponse._tree import Space
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._outputs import Outputs
+
+_WIDEST = 256  # outputs of a row whose curvature is still decomposed
 
 
 class OutputCurvature(ABC):
@@ -20,6 +24,17 @@ class OutputCurvature(ABC):
     @abstractmethod
     def mv(self, vector: Tensor) -> Tensor:
         """Mu."""
+
+    @abstractmethod
+    def roots(self, *, ordered: bool = False) -> Tensor:
+        """R with M = R Rᵀ row by row: (columns, *outputs' shape).
+
+        Args:
+            ordered: orthogonal columns, the longest first.
+
+        Raises:
+            InputError: if the curvature couples too many outputs of a row.
+        """
 
 
 class OutputHessian(OutputCurvature):
@@ -48,6 +63,37 @@ class OutputHessian(OutputCurvature):
             )
         return product
 
+    def roots(self, *, ordered: bool = False) -> Tensor:
+        """By a factorization of each row's block, which takes one product for each column."""
+        shape = self._outputs.shape
+        rows, width = shape[0], math.prod(shape[1:])
+        if width > _WIDEST:
+            raise InputError(
+                f"Each row has {width} outputs, too many for the exact curvature of the loss; use "
+                "br.Fisher, whose targets are drawn, or br.Nystrom."
+            )
+        units = torch.eye(width, dtype=self._outputs.dtype, device=self._outputs.device)
+        columns = [self.mv(unit.expand(rows, width).reshape(shape)) for unit in units]
+        blocks = torch.stack([column.reshape(rows, width) for column in columns], dim=2)
+        factors = _eigen_roots(blocks) if ordered else _triangular_roots(blocks)
+        return factors.permute(2, 0, 1).reshape(width, *shape)
+
+
+def _eigen_roots(blocks: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
+    return (vectors * values.clamp(min=0).sqrt()[:, None, :]).flip(2)
+
+
+def _triangular_roots(blocks: Tensor) -> Tensor:
+    """Cholesky factors, a fifth of the time; eigenvalues where some block does not have one."""
+    diagonal = blocks.diagonal(dim1=1, dim2=2)
+    shift = 8 * torch.finfo(blocks.dtype).eps * diagonal.sum(1)
+    factors, failed = torch.linalg.cholesky_ex(
+        blocks + torch.diag_embed(shift[:, None] + 0 * diagonal)
+    )
+    usable = bool((failed == 0).all() & factors.isfinite().all())
+    return factors if usable else _eigen_roots(blocks)
+
 
 class Scores(OutputCurvature):
     """The Fisher information of the outputs from gradients of log-likelihoods.
@@ -67,6 +113,10 @@ class Scores(OutputCurvature):
         along = (flat * u).sum(2, keepdim=True)
         return self._weight * (flat * along).sum(0).reshape(vector.shape)
 
+    def roots(self, *, ordered: bool = False) -> Tensor:
+        """The scores themselves."""
+        return self.scores * self._weight**0.5
+
 
 class PulledBack(LinearOperator):
     """JᵀMJ for the outputs' Jacobian J = ∂f/∂w and a curvature M of the outputs.
@@ -79,8 +129,9 @@ class PulledBack(LinearOperator):
     Args:
         outputs: the model's outputs on their graph.
         middle: M.
-        on_rows: makes the same operator of at most that many rows of the batch, with its layers
-            recorded; for approximations that look inside.
+        on_rows: makes the same operator of the given rows of the batch alone, with its layers
+            recorded; for approximations that look inside. Its outputs have all rows where the
+            batch cannot be cut.
 
     Example:
         >>> outputs = Outputs(lambda params, hyper: 2 * params["w"], {"w": torch.ones(2)}, {})
@@ -94,14 +145,43 @@ class PulledBack(LinearOperator):
         self,
         outputs: Outputs,
         middle: OutputCurvature,
-        on_rows: Callable[[int], PulledBack] | None = None,
+        on_rows: Callable[[Tensor], PulledBack] | None = None,
     ) -> None:
-        self.outputs, self.middle, self.on_rows = outputs, middle, on_rows
+        self.outputs, self.middle, self._on_rows = outputs, middle, on_rows
+
+    @property
+    def rows(self) -> int:
+        """Rows of the outputs."""
+        return len(self.outputs.value) if self.outputs.value.ndim else 1
+
+    def on_rows(self, rows: Tensor) -> PulledBack:
+        """The operator of these rows alone, with its layers recorded."""
+        if self._on_rows is None:
+            raise InputError(
+                "This Gauss-Newton operator does not know its rows; give br.KFAC and br.Woodbury "
+                "a curvature=br.GaussNewton(...) or br.Fisher(...)."
+            )
+        with torch.enable_grad():
+            return self._on_rows(rows)
 
     @property
     def space(self) -> Space:
         """Size, type and device of the flat vectors."""
         return self.outputs.layout.space
+
+    def share(self, part: PulledBack, rows: Tensor) -> float:
+        """Curvature of the given rows in this operator over that in `part`, which has them alone.
+
+        Their number over that of all rows for a mean, one for a sum.
+        """
+        if part.rows != len(rows):
+            return 1.0
+        probe = torch.zeros_like(self.outputs.value)
+        signs = torch.ones_like(part.outputs.value)
+        signs.view(-1)[::2] = -1
+        probe[rows] = signs
+        inside = float((signs * part.middle.mv(signs)).sum())
+        return float((probe * self.middle.mv(probe)).sum()) / inside if inside else 1.0
 
     def mv(self, vector: Tensor) -> Tensor:
         """JᵀMJv: about one forward and one backward pass."""

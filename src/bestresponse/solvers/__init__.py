@@ -3,18 +3,22 @@
 from bestresponse.solvers._base import DirectSolver, IterativeSolver, Solver, check_solver
 from bestresponse.solvers._cg import CG
 from bestresponse.solvers._dense import Dense
+from bestresponse.solvers._kfac import KFAC
 from bestresponse.solvers._neumann import Neumann
 from bestresponse.solvers._scale import Scale
 from bestresponse.solvers._solve import linear_solve
+from bestresponse.solvers._woodbury import Woodbury
 
 __all__ = [
     "CG",
+    "KFAC",
     "Dense",
     "DirectSolver",
     "IterativeSolver",
     "Neumann",
     "Scale",
     "Solver",
+    "Woodbury",
     "check_solver",
     "linear_solve",
 ]

@@ -1,0 +1,137 @@
+"""The inverse of a Gauss-Newton matrix of a few terms plus a diagonal, in the terms' own space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bestresponse._tree import Layout, Space
+from bestresponse.operators._base import LinearOperator
+from bestresponse.operators._factors import DiagonalFactors, Factors, LayerFactors
+from bestresponse.operators._gauss_newton import PulledBack
+
+_CHUNK = 2**24  # entries of one block of explicit gradients
+
+
+class WoodburyInverse(LinearOperator):
+    """(D + Σ_k g_k g_kᵀ)⁻¹ = D⁻¹ − D⁻¹Gᵀ(I + GD⁻¹Gᵀ)⁻¹GD⁻¹, with g_k = Jᵀu_k for chosen terms u_k.
+
+    The Gram matrix GD⁻¹Gᵀ is made from the two sides of each layer's gradients, so that no
+    gradient is ever written out where layers see one position a row; G itself is applied through
+    the model, on the chosen rows only.
+
+    Args:
+        part: curvature of the chosen rows, recorded.
+        factors: of `part`, for `columns` of its root.
+        columns: cotangents, (columns, rows, ...).
+        terms: (rank, 2), the column and the row of each term.
+        diagonal: D by parameter, a number each.
+    """
+
+    def __init__(
+        self,
+        part: PulledBack,
+        factors: Factors,
+        columns: Tensor,
+        terms: Tensor,
+        diagonal: Mapping[str, float],
+    ) -> None:
+        self._part, self._terms = part, terms
+        self._vectors = (
+            columns.flatten(2)[terms[:, 0], terms[:, 1]]
+            if columns.ndim > 2
+            else (columns[terms[:, 0], terms[:, 1]][:, None])
+        )
+        gram = gram_matrix(factors, terms, diagonal)
+        gram.diagonal().add_(1)
+        self._factor = torch.linalg.cholesky(gram)
+        layout = self.layout
+        # parameters that no factor covers are divided by the diagonal alone
+        self._inverse_diagonal = _constant(layout, {n: 1 / d for n, d in diagonal.items()})
+        self._covered = (
+            _constant(layout, {name: float(name not in factors.uncovered) for name in diagonal})
+            if factors.uncovered
+            else None
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """Of the parameters."""
+        return self._part.outputs.layout
+
+    @property
+    def space(self) -> Space:
+        """Size, type and device of the flat vectors."""
+        return self.layout.space
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """The product with a vector (n,): Jv and Jᵀu on the chosen rows."""
+        scaled = vector * self._inverse_diagonal
+        image = self._part.outputs.jvp(self._masked(scaled))
+        along = (image.flatten(1)[self._terms[:, 1]] * self._vectors).sum(1)
+        solved = torch.cholesky_solve(along[:, None], self._factor)
+        cotangent = torch.zeros_like(image).flatten(1)
+        cotangent.index_add_(0, self._terms[:, 1], solved * self._vectors)
+        back = self._part.outputs.vjp(cotangent.reshape(image.shape))
+        return scaled - self._inverse_diagonal * self._masked(back)
+
+    def _masked(self, vector: Tensor) -> Tensor:
+        return vector if self._covered is None else vector * self._covered
+
+
+def gram_matrix(factors: Factors, terms: Tensor, diagonal: Mapping[str, float]) -> Tensor:
+    """GD⁻¹Gᵀ for the chosen terms, (rank, rank)."""
+    parts = [_layer_gram(layer, terms) / diagonal[layer.weight] for layer in factors.layers]
+    parts += [_diagonal_gram(part, terms) / diagonal[part.name] for part in factors.diagonals]
+    return _total(parts)
+
+
+def squared_lengths(factors: Factors, diagonal: Mapping[str, float]) -> Tensor:
+    """The diagonal of GD⁻¹Gᵀ for all terms, (columns, rows)."""
+    parts = []
+    for layer in factors.layers:
+        if layer.inputs.shape[2] == 1:
+            inputs = layer.inputs.square().sum((2, 3))
+            lengths = (layer.gradients.square().sum((3, 4)) * inputs).sum(1)
+        else:  # of a sum over positions, without writing it out
+            inputs = layer.inputs @ layer.inputs.mT
+            lengths = torch.einsum("cgrpo,cgrqo,grpq->cr", layer.gradients, layer.gradients, inputs)
+        parts.append(lengths / diagonal[layer.weight])
+    for part in factors.diagonals:
+        parts.append(part.gradients.flatten(2).square().sum(2) / diagonal[part.name])
+    return _total(parts)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
+
+
+def _layer_gram(layer: LayerFactors, terms: Tensor) -> Tensor:
+    inputs = layer.inputs[:, terms[:, 1]]  # (groups, rank, positions, in)
+    gradients = layer.gradients[terms[:, 0], :, terms[:, 1]].transpose(0, 1)
+    if inputs.shape[2] == 1:
+        inputs, gradients = inputs[:, :, 0], gradients[:, :, 0]
+        return ((inputs @ inputs.mT) * (gradients @ gradients.mT)).sum(0)
+    rank, groups = len(terms), inputs.shape[0]
+    width = max(1, _CHUNK // (rank * groups * inputs.shape[3]))
+    total = inputs.new_zeros(rank, rank)
+    for part in gradients.split(width, dim=3):
+        explicit = torch.einsum("gkpo,gkpi->kgoi", part, inputs).reshape(rank, -1)
+        total += explicit @ explicit.T
+    return total
+
+
+def _diagonal_gram(part: DiagonalFactors, terms: Tensor) -> Tensor:
+    explicit = part.gradients[terms[:, 0], terms[:, 1]].flatten(1)
+    return explicit @ explicit.T
+
+
+def _constant(layout: Layout, values: Mapping[str, float]) -> Tensor:
+    """A flat vector with one number a parameter."""
+    numbers = [
+        torch.full((size,), values[name], dtype=layout.dtype, device=layout.device)
+        for name, size in zip(layout.names, layout.sizes, strict=True)
+    ]
+    return torch.cat(numbers)

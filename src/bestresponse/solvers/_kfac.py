@@ -1,0 +1,108 @@
+"""Kronecker-factored curvature as an approximate inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse._result import Memory
+from bestresponse._tree import Layout
+from bestresponse.operators import Kronecker, LinearOperator, PulledBack, layer_factors
+from bestresponse.solvers._base import Preconditioner
+from bestresponse.solvers._structure import Structure, mean_diagonal
+
+_RAISED = 1.5  # times the mean diagonal: what Kronecker factors miss is no smaller than it
+
+
+@dataclass(frozen=True)
+class KFAC(Preconditioner):
+    """(A⊗G + d)⁻¹ layer by layer: as a solver the direct inverse, or CG's preconditioner.
+
+    Covers `Linear` and `Conv2d` with their biases; the parameters of layer, batch and group norm
+    and of embeddings by the diagonal; what it does not cover is named in `Stats.uncovered` and
+    divided by the damping. Needs `Implicit(curvature=GaussNewton(...))` or `Fisher(...)`.
+
+    A⊗G plus a diagonal has no Kronecker inverse. What enters as d is the mean over each layer of
+    the diagonal of everything else, the method's damping and the penalty's curvature, plus
+    `damping`.
+
+    Args:
+        damping: its own, added for the preconditioner only. None is half of the layer's mean
+            diagonal.
+        rows: rows of the batch from which factors are made.
+        draws: random combinations of the columns of the outputs' curvature that are propagated
+            back; None propagates each.
+        rank: larger factors keep so many eigenpairs and the mean of the others; None keeps all.
+        refresh: built anew at every that many solves.
+        seed: of rows and draws.
+
+    Source: Martens, Grosse, "Optimizing Neural Networks with Kronecker-Factored Approximate
+    Curvature" (2015), https://arxiv.org/abs/1503.05671
+    """
+
+    damping: float | None = None
+    rows: int = 1000
+    draws: int | None = 1
+    rank: int | None = 128
+    refresh: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.damping is not None and not self.damping > 0:
+            raise InputError(f"KFAC(damping={self.damping}) is not positive; use None or 1e-3.")
+        for field in ("rows", "draws", "rank", "refresh"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InputError(f"KFAC({field}={value}) must be 1 or more.")
+
+    def build(self, operator: LinearOperator) -> Memory:
+        """Factors from a part of the rows, and the damping of each parameter."""
+        structure = Structure.of(operator, "KFAC")
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = torch.randperm(structure.model.rows, generator=generator)[: self.rows]
+        part = structure.model.on_rows(rows)
+        columns = combined(part.middle.roots(), self.draws, generator)
+        # these rows stand for all
+        weight = structure.weight * structure.model.share(part, rows) * structure.model.rows
+        factors = layer_factors(part, list((weight / part.rows) ** 0.5 * columns))
+        kronecker = Kronecker.of(structure.layout, factors, self.rank)
+        return {
+            **kronecker.state(),
+            "damping": self._layer_damping(structure),
+            "uncovered": list(factors.uncovered),
+        }
+
+    def _layer_damping(self, structure: Structure) -> dict[str, float]:
+        if self.damping is not None:
+            return mean_diagonal(structure, self.damping, "KFAC")
+        means = mean_diagonal(structure, 0.0, "KFAC")
+        return {name: _RAISED * mean for name, mean in means.items()}
+
+    def inverse(self, built: Memory, operator: LinearOperator) -> LinearOperator:
+        """(A⊗G + d)⁻¹."""
+        layout = _layout(operator)
+        return Kronecker.from_state(layout, built).inverse(built["damping"])
+
+    def uncovered(self, built: Memory) -> tuple[str, ...]:
+        """Parameters that no factor covers."""
+        return tuple(built["uncovered"])
+
+
+def combined(roots: Tensor, draws: int | None, generator: torch.Generator) -> Tensor:
+    """Random signed sums of the columns of a root, row by row: the same curvature on average."""
+    if draws is None or draws >= len(roots):
+        return roots
+    shape = (draws, len(roots), roots.shape[1]) if roots.ndim > 1 else (draws, len(roots))
+    signs = 2.0 * torch.randint(0, 2, shape, generator=generator) - 1
+    signs = signs.to(roots.device, roots.dtype)
+    flat = roots.reshape(*roots.shape[:2], -1)
+    mixed = torch.einsum("dcn,cnk->dnk", signs, flat) / draws**0.5
+    return mixed.reshape(draws, *roots.shape[1:])
+
+
+def _layout(operator: LinearOperator) -> Layout:
+    model = next(term for _, term in operator.terms() if isinstance(term, PulledBack))
+    return model.outputs.layout
