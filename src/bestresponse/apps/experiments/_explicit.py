@@ -1,0 +1,180 @@
+"""Softmax regression and ReLU networks by explicit formulas: an answer that owes us nothing.
+
+References must not share code with what they judge, so nothing here calls the library or autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Say = Callable[[str], None]
+"""Told, in a few words, how far a long computation is."""
+
+_CHUNK = 100  # steps of L-BFGS before it forgets its history
+
+
+def silent(words: str) -> None:
+    """Say nothing."""
+
+
+class Network:
+    """Linear layers with ReLU between them, at flat weights W₁, b₁, W₂, b₂, … and given inputs.
+
+    Args:
+        sizes: of the layers, inputs and outputs included.
+        weights: flat, in the order of `nn.Sequential.parameters()`.
+        inputs: (n, sizes[0]).
+        labels: (n,).
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], weights: Tensor, inputs: Tensor, labels: Tensor
+    ) -> None:
+        self.sizes, self.labels = tuple(sizes), labels
+        self._layers = self._unpacked(weights)
+        self._inputs, self._masks = [inputs], list[Tensor]()
+        for weight, bias in self._layers[:-1]:
+            hidden = self._inputs[-1] @ weight.T + bias
+            self._masks.append(hidden > 0)
+            self._inputs.append(hidden.clamp(min=0))
+        weight, bias = self._layers[-1]
+        self.outputs = self._inputs[-1] @ weight.T + bias
+        self._probabilities = self.outputs.softmax(1)
+
+    def loss(self) -> Tensor:
+        """The mean cross-entropy."""
+        given = self.outputs.gather(1, self.labels[:, None])[:, 0]
+        return (self.outputs.logsumexp(1) - given).mean()
+
+    def gradient(self) -> Tensor:
+        """Of the mean cross-entropy: Jᵀ(p − y)/n."""
+        targets = F.one_hot(self.labels, self.sizes[-1]).to(self.outputs)
+        return self.pulled_back((self._probabilities - targets) / len(self.labels))
+
+    def curvature(self, vector: Tensor) -> Tensor:
+        """Gauss-Newton times a vector: Jᵀ(diag p − ppᵀ)Jv/n. With one layer it is the Hessian."""
+        change = self._probabilities * self.pushed_forward(vector)
+        change -= self._probabilities * change.sum(1, keepdim=True)
+        return self.pulled_back(change / len(self.labels))
+
+    def pushed_forward(self, vector: Tensor) -> Tensor:
+        """Jv: how the outputs (n, classes) change with the weights."""
+        change: Tensor | None = None
+        for i, (weight, bias) in enumerate(self._unpacked(vector)):
+            through = self._inputs[i] @ weight.T + bias
+            if change is not None:
+                through += (change * self._masks[i - 1]) @ self._layers[i][0].T
+            change = through
+        assert change is not None
+        return change
+
+    def pulled_back(self, outputs: Tensor) -> Tensor:
+        """Jᵀu for u (n, classes), flat."""
+        parts: list[Tensor] = []
+        for i in reversed(range(len(self._layers))):
+            parts = [(outputs.T @ self._inputs[i]).reshape(-1), outputs.sum(0), *parts]
+            if i:
+                outputs = (outputs @ self._layers[i][0]) * self._masks[i - 1]
+        return torch.cat(parts)
+
+    def _unpacked(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer."""
+        shapes = [shape for a, b in pairwise(self.sizes) for shape in ((b, a), (b,))]
+        leaves = flat.split([torch.Size(shape).numel() for shape in shapes])
+        shaped = [leaf.view(shape) for leaf, shape in zip(leaves, shapes, strict=True)]
+        return list(zip(shaped[::2], shaped[1::2], strict=True))
+
+
+class Objective:
+    """Mean cross-entropy + ½ Σ e^λ w²: the inner loss of the accuracy problems."""
+
+    def __init__(
+        self, sizes: Sequence[int], inputs: Tensor, labels: Tensor, decays: Tensor
+    ) -> None:
+        self.sizes, self.inputs, self.labels, self.decays = sizes, inputs, labels, decays
+
+    def at(self, weights: Tensor) -> Network:
+        """The network there, without the penalty."""
+        return Network(self.sizes, weights, self.inputs, self.labels)
+
+    def loss(self, weights: Tensor) -> Tensor:
+        """A scalar."""
+        return self.loss_and_gradient(weights)[0]
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Flat."""
+        return self.loss_and_gradient(weights)[1]
+
+    def loss_and_gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, from one pass forward."""
+        network, pull = self.at(weights), self.decays * weights
+        return network.loss() + 0.5 * (pull @ weights), network.gradient() + pull
+
+    def curvature(self, weights: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product with the Gauss-Newton matrix, penalty included, at the weights."""
+        network = self.at(weights)
+        return lambda vector: network.curvature(vector) + self.decays * vector
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor],
+    vector: Tensor,
+    rtol: float,
+    start: Tensor | None = None,
+    say: Say = silent,
+) -> Tensor:
+    """A⁻¹b until ‖b − Aq‖ ≤ rtol·‖b‖, without any preconditioner."""
+    value = torch.zeros_like(vector) if start is None else start.clone()
+    residual = vector - product(value)
+    direction, square = residual.clone(), residual @ residual
+    target, steps = rtol * float(vector.norm()), 0
+    while float(square) ** 0.5 > target and steps < 20 * len(vector):
+        image = product(direction)
+        length = square / (direction @ image)
+        value, residual = value + length * direction, residual - length * image
+        square, before = residual @ residual, square
+        direction = residual + (square / before) * direction
+        steps += 1
+        say(f"reference: {steps} products, residual {float(square) ** 0.5 / target * rtol:.0e}")
+    return value
+
+
+def newton(objective: Objective, weights: Tensor, tolerance: float, say: Say = silent) -> Tensor:
+    """The minimum of a convex objective, until max |gradient| ≤ tolerance."""
+    for _ in range(100):
+        gradient = objective.gradient(weights)
+        say(f"fit: max |gradient| {float(gradient.abs().max()):.0e}")
+        if gradient.abs().max() <= tolerance:
+            break
+        rtol = min(0.1, float(gradient.norm()))  # the closer, the more exact: quadratic convergence
+        step = conjugate_gradients(objective.curvature(weights), gradient, rtol)
+        size, before = 1.0, objective.loss(weights)
+        while objective.loss(weights - size * step) > before + 1e-14 and size > 1e-9:
+            size /= 2
+        weights = weights - size * step
+    return weights
+
+
+def lbfgs(objective: Objective, weights: Tensor, tolerance: float, say: Say = silent) -> Tensor:
+    """A minimum of any objective, until max |gradient| ≤ tolerance or no step helps any more."""
+    leaf = weights.clone()
+
+    def closure() -> Tensor:
+        loss, leaf.grad = objective.loss_and_gradient(leaf)
+        say(f"fit: max |gradient| {float(leaf.grad.abs().max()):.0e}")
+        return loss
+
+    before = torch.full_like(leaf, torch.nan)
+    while objective.gradient(leaf).abs().max() > tolerance and not torch.equal(before, leaf):
+        before = leaf.clone()
+        optimizer = torch.optim.LBFGS(
+            [leaf], max_iter=_CHUNK, history_size=50, line_search_fn="strong_wolfe",
+            tolerance_grad=tolerance, tolerance_change=0,
+        )  # fmt: skip
+        optimizer.step(closure)
+    return leaf.detach()
