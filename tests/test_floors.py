@@ -8,7 +8,17 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "bestresponse"
 FLOORS = {
-    0: ["_errors", "_tree", "_result", "_modules", "_context", "_guards", "_purify", "_problem"],
+    0: [
+        "_errors",
+        "_tree",
+        "_result",
+        "_modules",
+        "_context",
+        "_guards",
+        "_purify",
+        "_problem",
+        "_peak_memory",
+    ],
     1: ["operators"],
     2: ["solvers", "optim"],
     3: ["methods"],

@@ -16,6 +16,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._guards import check_callable, check_scalar, names
 from bestresponse._modules import Parameters, is_compiled, live_parameters
+from bestresponse._peak_memory import PeakMemory
 from bestresponse._problem import Batches, Problem, Pure
 from bestresponse._purify import Batch, LiveModules, captured_modules
 from bestresponse._result import Memory, Result, Stats
@@ -48,6 +49,7 @@ class Nested:
             of `torch.optim.SGD` leaves its stable range.
         max_norm: clip the hypergradient to this length.
         outer_training: run the outer closure in the modules' own mode instead of eval mode.
+        measure_memory: put the peak memory of each call into the report.
         seed: of the stream of randomness.
         throw: raise `SolveError` for an error result; otherwise it is in the report.
 
@@ -82,6 +84,7 @@ class Nested:
         optimizer: torch.optim.Optimizer | None = None,
         max_norm: float | None = None,
         outer_training: bool = False,
+        measure_memory: bool = False,
         seed: int = 0,
         throw: bool = True,
     ) -> None:
@@ -92,6 +95,7 @@ class Nested:
         self.optimizer = optimizer
         self.max_norm = _positive(max_norm)
         self.outer_training = outer_training
+        self.measure_memory = measure_memory
         self.throw = throw
         self._sources = (params, hyper)
         self._stream = torch.Generator().manual_seed(seed)
@@ -119,7 +123,11 @@ class Nested:
             InputError: for closures or batches that cannot be differentiated.
         """
         with self._problem(inner_batch, outer_batch) as problem:
+            peak = PeakMemory(_cuda_devices(problem.live)) if self.measure_memory else None
             hypergradient = run_method(self.method, problem, throw=self.throw)
+        if peak:
+            report = replace(hypergradient.report, peak_memory=peak.read())
+            hypergradient = replace_report(hypergradient, report)
         hyper = problem.live_hyper
         self._memory = hypergradient.memory
         hypergradient = _clipped(self._with_stability(hypergradient), self.max_norm)
@@ -262,6 +270,10 @@ def _constant(leaves: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for leaf in leaves:
             leaf.requires_grad_(True)
+
+
+def _cuda_devices(tensors: Tree) -> list[int]:
+    return sorted({t.device.index for t in tensors.values() if t.device.type == "cuda"})
 
 
 def _is_power_of_two(number: int) -> bool:

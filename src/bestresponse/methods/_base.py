@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bestresponse._guards import check_reached
+from bestresponse._guards import check_reached, names
 from bestresponse._problem import OuterGradients, Problem
 from bestresponse._result import Memory, Result, Stats
 from bestresponse._tree import Partial, Tree, tree_norm
@@ -37,6 +37,9 @@ class Report:
         norm: the length of their sum, the hypergradient.
         training_stability: learning rate times largest curvature seen, over its limit, for the
             SGD optimizer that `Nested` was given; above 1 training blows up.
+        error_bound: a proved bound on the distance from the hypergradient of an exact solve with
+            the same curvature, for `Implicit(error_bound=True)` where there is a proof.
+        peak_memory: bytes that the call took at its peak, for `Nested(measure_memory=True)`.
         clipped_from: the norm before clipping, if the hypergradient was clipped.
         params: for `Unroll`, the weights after the last step.
     """
@@ -52,6 +55,8 @@ class Report:
     indirect_norm: float
     norm: float
     training_stability: float | None = None
+    error_bound: float | None = None
+    peak_memory: int | None = None
     clipped_from: float | None = None
     params: Tree | None = field(default=None, repr=False)
 
@@ -65,22 +70,63 @@ class Report:
         """‖b − A q‖ / ‖b‖ of the solve, where it is known."""
         return self.stats.relative_residual if self.stats else None
 
+    @property
+    def largest_curvature(self) -> float | None:
+        """A lower bound of the largest curvature of the inner loss, where the solver saw one."""
+        return self.stats.largest_curvature if self.stats else None
+
+    @property
+    def smallest_curvature(self) -> float | None:
+        """The smallest Ritz value: an estimate, from above, of the smallest curvature."""
+        return self.stats.smallest_curvature if self.stats else None
+
+    @property
+    def stationarity(self) -> float:
+        """The inner gradient's length over the outer one's: zero at a best response."""
+        scale = self.outer_gradient_norm
+        return self.inner_gradient_norm / scale if scale else math.inf
+
+    @property
+    def direct_ratio(self) -> float:
+        """The direct part's length over the indirect one's."""
+        return self.direct_norm / self.indirect_norm if self.indirect_norm else math.inf
+
     def warn(self, warning: Result) -> Report:
         """The report with one more warning."""
         result = warning if self.result is Result.success else self.result
         return replace(self, result=result, warnings=(*self.warnings, warning))
 
     def __str__(self) -> str:
-        residual = self.relative_residual
-        solve = f"{self.products} products" if self.stats else f"{self.steps} unrolled steps"
-        known = f", relative residual {residual:.2g}" if residual is not None else ""
-        parts = f"direct {self.direct_norm:.2g}, indirect {self.indirect_norm:.2g}"
+        return ", ".join(part for part in self._parts() if part)
+
+    def _parts(self) -> list[str]:
+        """The line in pieces; what is not known is left out."""
         ends = [self.result] if self.result.is_error else self.warnings
-        said = "".join(f", {end.name}" for end in ends)
-        return (
-            f"outer loss {self.outer_loss:.4g}, {parts}, {solve}{known}, "
-            f"inner gradient {self.inner_gradient_norm:.2g}{said}"
-        )
+        uncovered = self.stats.uncovered if self.stats else ()
+        return [
+            f"outer loss {self.outer_loss:.4g}",
+            f"direct {self.direct_norm:.2g}",
+            f"indirect {self.indirect_norm:.2g}"
+            + _said(" off by at most {:.2g}", self.error_bound),
+            f"{self.products} products" if self.stats else f"{self.steps} unrolled steps",
+            _said("relative residual {:.2g}", self.relative_residual),
+            self._curvature(),
+            f"inner gradient {self.inner_gradient_norm:.2g}",
+            _said("{:.0f} MB", self.peak_memory and self.peak_memory / 1e6),
+            f"not covered by the preconditioner: {names(uncovered)}" if uncovered else "",
+            *(end.name for end in ends),
+        ]
+
+    def _curvature(self) -> str:
+        if self.largest_curvature is None:
+            return ""
+        smallest = _said("{:.1g} (estimate) to ", self.smallest_curvature)
+        stable = _said(", training step at {:.0%} of its limit", self.training_stability)
+        return f"curvature {smallest}{self.largest_curvature:.2g}{stable}"
+
+
+def _said(template: str, number: float | None) -> str:
+    return "" if number is None else template.format(number)
 
 
 @dataclass(frozen=True)
