@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -38,7 +38,7 @@ STATUS_RESULT = {
     Status.breakdown: Result.breakdown,
     Status.preconditioner_indefinite: Result.preconditioner_indefinite,
 }
-STOPPED = (Status.negative_curvature, Status.preconditioner_indefinite)
+STOPPED = (Status.negative_curvature, Status.breakdown, Status.preconditioner_indefinite)
 """Ends at which the last product did not move the iterate."""
 
 
@@ -72,7 +72,12 @@ class System:
 
     def precondition(self, residual: Tensor) -> Tensor:
         """Mr, in memory of its own."""
-        return residual.clone() if self.inverse is None else self.inverse.mv(residual)
+        conditioned = residual if self.inverse is None else self.inverse.mv(residual)
+        return residual.clone() if conditioned is residual else conditioned
+
+
+class Inexact(LinearOperator):
+    """An approximate inverse by an inner solve: no linear map in general."""
 
 
 class DirectSolver(Solver):
@@ -117,16 +122,18 @@ class IterativeSolver(Solver):
     """A solver whose step the shared loop of `linear_solve` repeats.
 
     Subclasses are frozen dataclasses with the fields `max_steps`, `rtol`, `atol` and
-    `preconditioner`. A step never asks the host for a number: it sets `status` instead, and from
-    then on leaves `value`, `residual_norm` and `status` as they are, but for rounding. (Setting a
-    scalar step length to zero does that; a choice between two vectors would cost a tenth of a
-    gradient.) It may reuse the memory of the vectors in its state.
+    `preconditioner`, and with `warm_start` if they can start from a guess. A step never asks the
+    host for a number: it sets `status` instead, and from then on leaves `value`, `residual_norm`
+    and `status` as they are, but for rounding. (Setting a scalar step length to zero does that; a
+    choice between two vectors would cost a tenth of a gradient.) It may reuse the memory of the
+    vectors in its state.
     """
 
     max_steps: int
     rtol: float | None
     atol: float | None
     preconditioner: Solver | None
+    warm_start: bool = False
     traced: tuple[str, ...] = ()
 
     @abstractmethod
@@ -142,12 +149,15 @@ class IterativeSolver(Solver):
         """A verdict on the traced scalars, and further `Stats` fields."""
 
     def prepare(self, system: System, memory: Memory) -> System:
-        """The system with what is carried over from an earlier one."""
-        return system
+        """The system with what is carried over from an earlier one: its answer as a guess."""
+        guess = memory.get("value") if self.warm_start else None
+        if guess is None or guess.shape != system.vector.shape:
+            return system
+        return replace(system, guess=guess.to(system.vector))
 
     def keep(self, state: State, memory: Memory) -> Memory:
-        """What the next solve can use."""
-        return {}
+        """What the next solve can use: the answer."""
+        return {"value": state["value"]} if self.warm_start else {}
 
 
 def move(start: Tensor, direction: Tensor, length: Tensor) -> Tensor:
@@ -164,7 +174,7 @@ def check_solver(solver: object) -> None:
     if not isinstance(solver, Solver):
         raise InputError(
             f"{solver!r:.60} is not a solver; use br.CG, br.MINRES, br.Neumann, br.Nystrom, "
-            "br.KFAC, br.Dense or br.Scale."
+            "br.KFAC, br.SingleLoop, br.Dense or br.Scale."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor
 
 from bestresponse._errors import InputError
 from bestresponse._result import Memory, Result
+from bestresponse._tree import Space
+from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import (
+    Inexact,
     IterativeSolver,
     Solver,
     State,
@@ -19,7 +23,8 @@ from bestresponse.solvers._base import (
     check_settings,
     move,
 )
-from bestresponse.solvers._recycle import Deflated, ritz
+from bestresponse.solvers._lanczos import ritz_values
+from bestresponse.solvers._recycle import Deflated, recycled
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,18 @@ class CG(IterativeSolver):
 
     def prepare(self, system: System, memory: Memory) -> System:
         """The last answer as a guess, and the last Krylov spaces' Ritz vectors in M."""
-        guess = memory.get("value") if self.warm_start else None
-        if guess is not None and guess.shape == system.vector.shape:
-            system = replace(system, guess=guess)
+        system = super().prepare(system, memory)
+        pairs = self._pairs(memory, system.vector)
+        if not pairs:
+            return system
+        return replace(system, inverse=Deflated(system.inverse, **pairs))
+
+    def _pairs(self, memory: Memory, like: Tensor) -> dict[str, Tensor]:
+        """The Ritz vectors of earlier solves and their images, if they fit this one."""
         pairs = memory.get("ritz", {}) if self.recycle else {}
-        if pairs and pairs["vectors"].shape[1] == len(system.vector):
-            inverse = Deflated(system.inverse, pairs["vectors"], pairs["images"])
-            system = replace(system, inverse=inverse)
-        return system
+        if not pairs or pairs["vectors"].shape[1] != len(like):
+            return {}
+        return {name: side.to(like) for name, side in pairs.items()}
 
     def start(self, system: System, memory: Memory) -> State:
         """The guess and its residual: without a guess, zero and b."""
@@ -111,12 +120,15 @@ class CG(IterativeSolver):
         definite = ~((energy <= 0) & energy.isfinite())
         running = state["status"] == Status.running
         moves = running & convex & definite
-        alpha = torch.where(moves, energy / torch.where(moves, curvature, 1), 0)
-        before = state["residual"].clone() if system.flexible else None
+        # rᵀp = rᵀMr, but for rounding, which a flexible M would let grow
+        descent = state["residual"] @ direction if system.flexible else energy
+        alpha = torch.where(moves, descent / torch.where(moves, curvature, 1), 0)
         residual = move(state["residual"], image, -alpha)
         square = torch.where(moves, residual @ residual, state["residual_norm"] ** 2)
-        conditioned, new_energy, along = self._conditioned(system, residual, before, square)
-        beta = torch.where(moves, along / torch.where(moves, energy, 1), 0)
+        conditioned = residual if system.inverse is None else system.inverse.mv(residual)
+        new_energy = square if system.inverse is None else residual @ conditioned
+        beta = -(conditioned @ image) / curvature if system.flexible else new_energy / energy
+        beta = torch.where(moves, beta, 0)
         return {
             **state,
             "value": move(state["value"], direction, alpha),
@@ -132,37 +144,24 @@ class CG(IterativeSolver):
             ),
         }
 
-    @staticmethod
-    def _conditioned(
-        system: System, residual: Tensor, before: Tensor | None, square: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Mr, rᵀMr, and the numerator of the step that makes directions conjugate."""
-        if system.inverse is None:
-            return residual, square, square
-        conditioned = system.inverse.mv(residual)
-        energy = residual @ conditioned
-        return conditioned, energy, energy if before is None else energy - conditioned @ before
-
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """Extreme Ritz values, from the Lanczos matrix that CG builds in passing."""
+        # Rayleigh quotients of A, also where the step was refused for negative curvature; with a
+        # preconditioner they are all there is, since the Lanczos matrix is then that of MA
+        seen = [quotient for quotient in trace["quotient"][1:] if math.isfinite(quotient)]
         if self.preconditioner is None and not self.recycle:
-            smallest, largest = _extreme_ritz_values(trace)
-        else:  # its Lanczos matrix is that of MA; a Rayleigh quotient is one of A
-            quotients = [q for q, a in zip(trace["quotient"], trace["alpha"], strict=True) if a > 0]
-            smallest, largest = (min(quotients), max(quotients)) if quotients else (None, None)
-        return Result.success, {"largest_curvature": largest, "smallest_curvature": smallest}
+            seen += _ritz_values(trace)
+        extremes = {"largest_curvature": max(seen), "smallest_curvature": min(seen)} if seen else {}
+        return Result.success, {**extremes}
 
     def keep(self, state: State, memory: Memory) -> Memory:
         """The answer, and Ritz vectors of this and the earlier Krylov spaces."""
-        kept: Memory = {"value": state["value"]} if self.warm_start else {}
-        if self.recycle and state["pairs"]:
+        kept = super().keep(state, memory)
+        pairs = self._pairs(memory, state["value"])
+        if state["pairs"]:
             directions, images = (torch.stack(side) for side in zip(*state["pairs"], strict=True))
-            earlier = memory.get("ritz", {})
-            if earlier and earlier["vectors"].shape[1] == directions.shape[1]:
-                directions = torch.cat([earlier["vectors"], directions])
-                images = torch.cat([earlier["images"], images])
-            kept["ritz"] = ritz(directions, images, self.recycle)
-        return kept
+            pairs = recycled(pairs, directions, images, self.recycle)
+        return {**kept, "ritz": pairs} if pairs else kept
 
 
 def _ended(convex: Tensor, definite: Tensor, exact: Tensor) -> Tensor:
@@ -171,17 +170,40 @@ def _ended(convex: Tensor, definite: Tensor, exact: Tensor) -> Tensor:
     return torch.where(convex, ended, int(Status.negative_curvature))
 
 
-def _extreme_ritz_values(trace: Trace) -> tuple[float | None, float | None]:
+def _ritz_values(trace: Trace) -> list[float]:
+    """Those of the Lanczos matrix, which the step lengths determine."""
     pairs = list(zip(trace["alpha"], trace["beta"], strict=True))
     steps = [(alpha, beta) for alpha, beta in pairs if alpha > 0]
-    if not steps:
-        return None, None
-    alphas, betas = torch.tensor(steps, dtype=torch.float64).T
-    diagonal = 1 / alphas
-    diagonal[1:] += betas[:-1] / alphas[:-1]
-    off = betas[:-1].sqrt() / alphas[:-1]
-    lanczos = torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1)
-    if not bool(torch.isfinite(lanczos).all()):
-        return None, None
-    values = torch.linalg.eigvalsh(lanczos)
-    return float(values[0]), float(values[-1])
+    diagonal = [1 / alpha for alpha, _ in steps]
+    for i, (alpha, beta) in enumerate(steps[:-1]):
+        diagonal[i + 1] += beta / alpha
+    return ritz_values(diagonal, [math.sqrt(beta) / alpha for alpha, beta in steps[:-1]])
+
+
+@dataclass(frozen=True)
+class FewSteps(Inexact):
+    """Some steps of preconditioned CG, as an approximate inverse of `operator`.
+
+    Args:
+        operator: cheaper than what the outer solve is on.
+        conditioner: M of the steps.
+        steps: how many.
+    """
+
+    operator: LinearOperator
+    conditioner: LinearOperator
+    steps: int
+
+    @property
+    def space(self) -> Space:
+        """Size, type and device of the vectors."""
+        return self.operator.space
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """The value after the steps, from zero."""
+        system, solver = System(self.operator, vector, inverse=self.conditioner), CG(self.steps)
+        state = solver.start(system, {})
+        for _ in range(self.steps):
+            state = solver.step(system, state)
+        value: Tensor = state["value"]
+        return value

@@ -1,11 +1,28 @@
-"""The largest eigenvalue, from below, by a few Lanczos steps."""
+"""Eigenvalues from Krylov spaces: of a Lanczos matrix, and of a few steps of one's own."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from bestresponse.solvers._base import System
+
+
+def ritz_values(diagonal: list[float], coupling: list[float]) -> list[float]:
+    """The eigenvalues, in ascending order, of a symmetric tridiagonal matrix.
+
+    Args:
+        diagonal: k numbers.
+        coupling: the k − 1 numbers beside it. Without any, or where one is not finite, there are
+            no eigenvalues.
+    """
+    if not diagonal or not all(map(math.isfinite, [*diagonal, *coupling])):
+        return []
+    beside = torch.diag(torch.tensor(coupling, dtype=torch.float64), 1)
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + beside + beside.T
+    return torch.linalg.eigvalsh(matrix).tolist()
 
 
 def largest_ritz_value(system: System, start: Tensor, steps: int) -> Tensor:
@@ -19,18 +36,20 @@ def largest_ritz_value(system: System, start: Tensor, steps: int) -> Tensor:
         start: a vector (n,).
         steps: products.
     """
-    tiny = torch.finfo(start.dtype).tiny
-    basis = [start / start.norm().clamp(min=tiny)]
+    rounding = start.numel() * torch.finfo(start.dtype).eps
+    basis = [start / start.norm().clamp(min=torch.finfo(start.dtype).tiny)]
     projected = start.new_zeros(steps + 1, steps)
     for column in range(steps):
         image = system.operator.mv(basis[column])
-        image = image.clone() if system.inverse is None else system.inverse.mv(image)
+        image = image if system.inverse is None else system.inverse.mv(image)
+        whole = image.norm()
         for row, vector in enumerate(basis):
             along = vector @ image
             projected[row, column] = along
             image = image - along * vector
         length = image.norm()
         projected[column + 1, column] = length
-        basis.append(image / length.clamp(min=tiny))
+        # where the space ends, what is left is rounding and no direction: go on with zero
+        basis.append(image * torch.where(length > rounding * whole, 1 / length, 0))
     square = torch.nan_to_num(projected[:steps].double(), posinf=0.0, neginf=0.0)
     return torch.linalg.eigvals(square).real.max().to(start.dtype)

@@ -20,7 +20,7 @@ from bestresponse.solvers._base import (
     move,
 )
 from bestresponse.solvers._lanczos import largest_ritz_value
-from bestresponse.solvers._precondition import is_iterative
+from bestresponse.solvers._precondition import check_linear
 
 _FAR_TOO_LARGE = 100.0  # a term this many times longer than b is no correction any more
 
@@ -63,17 +63,13 @@ class Neumann(IterativeSolver):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_linear(self)
         if self.lr is not None and not self.lr > 0:
             raise InputError(
                 f"Neumann(lr={self.lr}) is not positive; use the inner step size, or None."
             )
         if self.probes < 1:
             raise InputError(f"Neumann(probes={self.probes}) must be 1 or more.")
-        if is_iterative(self.preconditioner):
-            raise InputError(
-                "Neumann needs a linear preconditioner: br.KFAC, br.Nystrom or br.Scale; CG takes "
-                "an inner solve."
-            )
 
     def start(self, system: System, memory: Memory) -> State:
         """The first term, lr·Mb."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
-from bestresponse.solvers._base import IterativeSolver, Preconditioner, Solver, System
+from bestresponse.solvers._base import Inexact, IterativeSolver, Preconditioner, Solver, System
 from bestresponse.solvers._scale import Scale
 
 
@@ -21,25 +22,26 @@ def preconditioned(
         return system, {}, ()
     if not isinstance(solver, Preconditioner):
         inner = _InnerSolve(system.operator, solver)
-        linear = isinstance(solver, Scale)
-        return replace(system, inverse=inner, flexible=not linear), {}, ()
+        return replace(system, inverse=inner, flexible=not isinstance(solver, Scale)), {}, ()
     built, carried = carry(solver, system.operator, memory)
     inverse = solver.inverse(built, system.operator)
-    return replace(system, inverse=inverse), carried, solver.uncovered(built)
+    flexible = isinstance(inverse, Inexact)
+    return replace(system, inverse=inverse, flexible=flexible), carried, solver.uncovered(built)
 
 
 def carry(
     solver: Preconditioner, operator: LinearOperator, memory: Memory
 ) -> tuple[Memory, Memory]:
     """What was built for this solve or an earlier one, and what to carry on."""
+    what = f"{solver} on {operator.space}"
     age = memory.get("age", 0)
-    stale = not memory or age >= solver.refresh or memory["size"] != operator.size
+    stale = memory.get("what") != what or age >= solver.refresh
     built = solver.build(operator) if stale else memory["built"]
-    return built, {"built": built, "age": 1 if stale else age + 1, "size": operator.size}
+    return built, {"built": built, "age": 1 if stale else age + 1, "what": what}
 
 
 @dataclass(frozen=True)
-class _InnerSolve(LinearOperator):
+class _InnerSolve(Inexact):
     """Any solver as an approximate inverse: not linear in general."""
 
     operator: LinearOperator
@@ -55,6 +57,10 @@ class _InnerSolve(LinearOperator):
         return linear_solve(self.operator, vector, self.solver, throw=False).value
 
 
-def is_iterative(solver: Solver | None) -> bool:
-    """Whether a solver takes steps."""
-    return isinstance(solver, IterativeSolver)
+def check_linear(solver: IterativeSolver) -> None:
+    """Refuse an inner solve as the preconditioner of what needs a linear one."""
+    if isinstance(solver.preconditioner, IterativeSolver):
+        raise InputError(
+            f"{type(solver).__name__} needs a linear preconditioner: br.KFAC, br.Nystrom or "
+            "br.Scale; br.CG takes an inner solve."
+        )

@@ -11,6 +11,8 @@ from bestresponse._result import Memory
 from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
 
+_TRUE = 0.3  # images further off than this cost more products than they save
+
 
 @dataclass(frozen=True)
 class Deflated(LinearOperator):
@@ -45,6 +47,37 @@ class Deflated(LinearOperator):
         return torch.addmv(rest, self.vectors.T, known - self.images @ rest)
 
 
+def recycled(earlier: Memory, directions: Tensor, images: Tensor, keep: int) -> Memory:
+    """Ritz vectors of a solve, and of earlier ones while their images are still true.
+
+    Args:
+        earlier: what this returned after the last solve, or nothing.
+        directions: P, (k, n), one a row.
+        images: AP, (k, n).
+        keep: how many vectors.
+    """
+    lengths = directions.norm(dim=1, keepdim=True)
+    known = (lengths[:, 0] > 0) & lengths[:, 0].isfinite() & images.isfinite().all(dim=1)
+    directions, images = directions[known] / lengths[known], images[known] / lengths[known]
+    if not len(directions):
+        return earlier
+    if earlier and _still_true(earlier, directions, images):
+        directions = torch.cat([earlier["vectors"], directions])
+        images = torch.cat([earlier["images"], images])
+    return ritz(directions, images, keep)
+
+
+def _still_true(earlier: Memory, directions: Tensor, images: Tensor) -> bool:
+    """Whether the old images of the old vectors agree with the new ones of the new directions.
+
+    A is symmetric, so that wᵀ(Ap) and (Aw)ᵀp are to be equal; both have a natural unit, the
+    lengths of w (which is 1) and of p in A.
+    """
+    new, old = earlier["vectors"] @ images.T, earlier["images"] @ directions.T
+    lengths = (directions * images).sum(dim=1).abs().sqrt()
+    return bool(((new - old) / lengths).norm() <= _TRUE)
+
+
 def ritz(directions: Tensor, images: Tensor, keep: int) -> Memory:
     """The `keep` most telling A-orthonormal Ritz vectors in the span of directions, with images.
 
@@ -52,25 +85,22 @@ def ritz(directions: Tensor, images: Tensor, keep: int) -> Memory:
     the middle: a preconditioner that misses them costs products.
 
     Args:
-        directions: P, (k, n), one a row.
+        directions: P, (k, n), one a row, of about equal length.
         images: AP, (k, n).
         keep: how many vectors.
     """
-    lengths = directions.norm(dim=1, keepdim=True)
-    known = (lengths[:, 0] > 0) & lengths[:, 0].isfinite()
-    directions, images = directions[known] / lengths[known], images[known] / lengths[known]
-    if not len(directions):
-        return {}
-    curvature = _symmetric(directions @ images.T).double()
-    gram = _symmetric(directions @ directions.T).double()
-    values, basis = torch.linalg.eigh(curvature)
-    positive = values > torch.finfo(directions.dtype).eps * values[-1]
-    basis = basis[:, positive] / values[positive].sqrt()
-    # in this basis the curvature is I, and the Gram matrix has the inverse Ritz values
-    inverse_ritz, rotation = torch.linalg.eigh(basis.T @ gram @ basis)
-    telling = (inverse_ritz.log() - inverse_ritz.log().mean()).abs().argsort(descending=True)
-    chosen = (basis @ rotation[:, telling[:keep]]).T.to(directions.dtype)
-    return {"vectors": chosen @ directions, "images": chosen @ images}
+    rounding = torch.finfo(directions.dtype).eps ** 0.5
+    # an orthonormal basis of what is independent beyond rounding
+    spread, basis = torch.linalg.eigh((directions @ directions.T).double())
+    independent = spread > rounding * spread[-1]
+    basis = basis[:, independent] / spread[independent].sqrt()
+    curvature = basis.T @ _symmetric(directions @ images.T).double() @ basis
+    values, rotation = torch.linalg.eigh(curvature)
+    positive = values > rounding * values[-1].abs()
+    values, rotation = values[positive], rotation[:, positive]
+    telling = (values.log() - values.log().mean()).abs().argsort(descending=True)[:keep]
+    chosen = (basis @ (rotation[:, telling] / values[telling].sqrt())).T.to(directions.dtype)
+    return {"vectors": chosen @ directions, "images": chosen @ images} if len(chosen) else {}
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
