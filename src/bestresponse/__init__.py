@@ -28,13 +28,25 @@ from bestresponse.operators import (
     LinearOperator,
     Matrix,
 )
-from bestresponse.solvers import CG, KFAC, Dense, Neumann, Scale, Woodbury, linear_solve
+from bestresponse.solvers import (
+    CG,
+    KFAC,
+    MINRES,
+    Dense,
+    Neumann,
+    Nystrom,
+    Scale,
+    SingleLoop,
+    Woodbury,
+    linear_solve,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CG",
     "KFAC",
+    "MINRES",
     "Batches",
     "Dense",
     "Diagonal",
@@ -51,9 +63,11 @@ __all__ = [
     "Matrix",
     "Nested",
     "Neumann",
+    "Nystrom",
     "Report",
     "Result",
     "Scale",
+    "SingleLoop",
     "Solution",
     "SolveError",
     "Stats",

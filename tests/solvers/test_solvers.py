@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 
 import bestresponse as br
 from checks import relative_error
+from systems import symmetric
 
-CG, Neumann, Dense, Scale, Result = br.CG, br.Neumann, br.Dense, br.Scale, br.Result
+CG, MINRES, Neumann, Dense, Scale = br.CG, br.MINRES, br.Neumann, br.Dense, br.Scale
+Nystrom, SingleLoop, Result = br.Nystrom, br.SingleLoop, br.Result
 N = 8
 
 
-def spd(eigenvalues, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    size = (len(eigenvalues), len(eigenvalues))
-    basis = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64))[0]
-    matrix = basis @ torch.diag(eigenvalues.double()) @ basis.T
-    return (matrix + matrix.T) / 2
-
-
-MATRIX = spd(torch.linspace(0.5, 3.0, N))
+MATRIX = symmetric(torch.linspace(0.5, 3.0, N))
 B = torch.randn(N, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
 
@@ -42,7 +36,25 @@ CONVERGED = [
     Neumann(0.5, 250),
     Dense(),
     Neumann(0.5, 250, rtol=1e-13),
+    Neumann(None, 250),
+    Neumann(None, 250, preconditioner=Scale(0.3)),
+    Neumann(None, 250, preconditioner=Nystrom(3)),
+    MINRES(50),
+    MINRES(50, rtol=1e-13),
+    MINRES(50, preconditioner=Nystrom(3)),
+    Nystrom(N),
+    CG(50, preconditioner=Nystrom(3)),
+    CG(50, preconditioner=Scale(0.3)),
+    CG(50, preconditioner=Dense()),
+    CG(50, preconditioner=Neumann(0.3, 3)),
+    CG(50, preconditioner=CG(3)),
+    CG(50, preconditioner=MINRES(3)),
+    CG(50, preconditioner=CG(3, preconditioner=Nystrom(2))),
+    CG(50, recycle=3),
+    CG(50, preconditioner=Nystrom(3), warm_start=True, recycle=3),
 ]
+STEPPING = [s for s in CONVERGED if not isinstance(s, Dense | Nystrom)]
+CRUDE = [Scale(0.5), SingleLoop(), SingleLoop(0.1), SingleLoop(preconditioner=Nystrom(3))]
 
 
 @pytest.mark.parametrize("solver", CONVERGED, ids=str)
@@ -62,7 +74,7 @@ def test_converged_solvers_equal_the_exact_solution(solver):
 @settings(max_examples=60, deadline=None)
 def test_cg_on_random_spd_systems(log_condition, size, seed, log_scale):
     eigenvalues = 10 ** (log_scale + torch.linspace(0, log_condition if size > 1 else 0, size))
-    matrix = spd(eigenvalues, seed)
+    matrix = symmetric(eigenvalues, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     b = torch.randn(size, generator=generator)
     # rounding costs CG more products than the dimension; a tolerance says when it is done
@@ -128,7 +140,15 @@ def test_largest_curvature_is_a_lower_bound_that_closes(steps):
 
 
 @pytest.mark.parametrize("asked", [{"rtol": 1e-9}, {"atol": 1e-9}])
-@pytest.mark.parametrize("make", [lambda **k: CG(**k), lambda **k: Neumann(0.5, **k)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **k: CG(**k),
+        lambda **k: MINRES(**k),
+        lambda **k: Neumann(0.5, **k),
+        lambda **k: CG(preconditioner=Scale(0.3), **k),
+    ],
+)
 def test_a_spent_budget_is_a_warning_only_if_a_tolerance_was_asked_for(make, asked):
     assert solve(make(max_steps=2)).result is Result.success
     spent = solve(make(max_steps=2, **asked))
@@ -140,7 +160,17 @@ def test_a_spent_budget_is_a_warning_only_if_a_tolerance_was_asked_for(make, ask
     assert done.stats.products == done.stats.steps
 
 
-@pytest.mark.parametrize("solver", [CG(500, rtol=1e-3), Neumann(0.5, 500, rtol=1e-3)], ids=str)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        CG(500, rtol=1e-3),
+        MINRES(500, rtol=1e-3),
+        Neumann(0.5, 500, rtol=1e-3),
+        CG(500, rtol=1e-3, preconditioner=Nystrom(3)),
+        MINRES(500, rtol=1e-3, preconditioner=Nystrom(3)),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_rtol_is_relative_and_atol_absolute(solver, scale):
     solution, reference = solve(solver, b=scale * B), solve(solver)
@@ -153,7 +183,7 @@ def test_rtol_is_relative_and_atol_absolute(solver, scale):
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_negative_curvature_returns_the_iterate_so_far(at):
     eigenvalues = torch.linspace(1.0, 3.0, N)
-    matrix = spd(eigenvalues)
+    matrix = symmetric(eigenvalues)
     vectors = torch.linalg.eigh(matrix)[1]
     b = vectors[:, :at].sum(1)  # its Krylov space has dimension `at`
     indefinite = matrix - 10 * torch.outer(vectors[:, at - 1], vectors[:, at - 1])
@@ -184,26 +214,27 @@ def test_a_diverging_series_is_an_error_not_silent(steps):
 
 
 @pytest.mark.parametrize(
-    "solver", [*CONVERGED, Scale(0.5), CG(0), Neumann(0.5, 0), CG(4, rtol=1e-3)], ids=str
+    "solver", [*CONVERGED, *CRUDE, CG(0), MINRES(0), Neumann(0.5, 0), CG(4, rtol=1e-3)], ids=str
 )
 def test_zero_in_zero_out(solver):
     solution = solve(solver, b=torch.zeros(N))
     assert torch.equal(solution.value, torch.zeros(N))
     assert solution.result is Result.success
     assert not solution.stats.relative_residual
-    assert not isinstance(solver, CG) or solution.stats.steps == 0
+    assert not isinstance(solver, CG | MINRES) or solution.stats.steps == 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["matrix", "vector"])
-@pytest.mark.parametrize("solver", [*CONVERGED, Scale(1.0)], ids=str)
+@pytest.mark.parametrize("solver", [*CONVERGED, *CRUDE], ids=str)
 def test_non_finite_numbers_are_errors(solver, where, bad):
-    if where == "matrix" and isinstance(solver, Scale):
-        pytest.skip("it never looks at the matrix")
+    if where == "matrix" and solver in (Scale(0.5), SingleLoop(0.1)):
+        pytest.skip("it does not look at the matrix")
     matrix, b = MATRIX.clone(), B.clone()
     (matrix if where == "matrix" else b).view(-1)[0] = bad
     solution = solve(solver, matrix, b, throw=False)
     assert solution.result.is_error
+    assert not solution.memory  # the next solve starts afresh
     with pytest.raises(br.SolveError) as caught:
         solve(solver, matrix, b)
     assert caught.value.result is solution.result
@@ -237,6 +268,18 @@ def test_an_exactly_singular_system_is_a_breakdown():
         (lambda: Neumann(0.0), "lr=0.0"),
         (lambda: Neumann(math.nan), "lr=nan"),
         (lambda: Neumann(0.1, -2), "max_steps=-2"),
+        (lambda: CG(recycle=-1), r"CG\(recycle=-1\) is negative"),
+        (lambda: CG(preconditioner="kfac"), "'kfac' is not a solver"),
+        (lambda: Neumann(0.1, probes=0), "probes=0"),
+        (lambda: Neumann(0.1, preconditioner=CG()), "Neumann needs a linear preconditioner"),
+        (lambda: MINRES(preconditioner=CG()), "MINRES needs a linear preconditioner"),
+        (lambda: SingleLoop(preconditioner=CG()), "SingleLoop needs a linear preconditioner"),
+        (lambda: SingleLoop(-0.1), "lr=-0.1"),
+        (lambda: MINRES(rtol=0.0), "rtol=0.0"),
+        (lambda: Nystrom(0), "rank=0"),
+        (lambda: Nystrom(refresh=0), "refresh=0"),
+        (lambda: solve(Nystrom(9)), r"rank=9\) exceeds the 8 parameters"),
+        (lambda: solve(CG(preconditioner=Nystrom(9))), r"rank=9\) exceeds the 8 parameters"),
         (lambda: solve(CG(), b=torch.ones(3)), r"shape \(3,\), the operator needs \(8,\)"),
         (lambda: solve(CG(), b=torch.ones(N, 1)), r"shape \(8, 1\)"),
         (lambda: solve("cg"), "is not a solver"),
