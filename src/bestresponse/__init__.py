@@ -4,12 +4,13 @@ Optimize hyperparameters λ through the best response w*(λ) = argmin_w L_T(w, �
 problem: `Nested` over live modules, `hypergradient` over plain functions.
 """
 
-from bestresponse import hyper, optim
+from bestresponse import diagnostics, hyper, optim
 from bestresponse._errors import InputError
 from bestresponse._modules import select
 from bestresponse._nested import Nested
 from bestresponse._problem import Batches
 from bestresponse._result import Result, Solution, SolveError, Stats
+from bestresponse.diagnostics import check
 from bestresponse.methods import (
     FiniteDifference,
     Fisher,
@@ -73,6 +74,8 @@ __all__ = [
     "Stats",
     "Unroll",
     "Woodbury",
+    "check",
+    "diagnostics",
     "hyper",
     "hypergradient",
     "linear_solve",
