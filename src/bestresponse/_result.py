@@ -70,7 +70,8 @@ class Stats:
         steps: steps that changed the iterate.
         products: products with the operator that were computed.
         relative_residual: ‖b − A q‖ / ‖b‖. For Neumann that of the sum without its last term
-            (the whole sum's would cost one product more); None for Scale, which computes none.
+            (the whole sum's would cost one product more), for SingleLoop that of q before its
+            step; None for Scale, which computes none.
         growth: for Neumann, the last term's norm over that of the term before it; below 1 the
             series is converging.
         largest_curvature: a lower bound of the operator's largest eigenvalue, where the solver

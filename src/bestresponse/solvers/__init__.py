@@ -1,6 +1,12 @@
 """Approximations of A⁻¹b behind one call, `linear_solve`."""
 
-from bestresponse.solvers._base import DirectSolver, IterativeSolver, Solver, check_solver
+from bestresponse.solvers._base import (
+    DirectSolver,
+    IterativeSolver,
+    Preconditioner,
+    Solver,
+    check_solver,
+)
 from bestresponse.solvers._cg import CG
 from bestresponse.solvers._dense import Dense
 from bestresponse.solvers._kfac import KFAC
@@ -21,6 +27,7 @@ __all__ = [
     "IterativeSolver",
     "Neumann",
     "Nystrom",
+    "Preconditioner",
     "Scale",
     "SingleLoop",
     "Solver",

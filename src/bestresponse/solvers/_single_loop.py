@@ -22,7 +22,10 @@ from bestresponse.solvers._base import (
 from bestresponse.solvers._precondition import check_linear
 
 _FAR = 100.0  # a residual this many times longer than b belongs to no approximation
-_OVERSHOT = 0.5  # a residual that points back by this much tells of a step too long, not of noise
+_OVERSHOT = 0.5  # residuals that point back by this much tell of steps too long, not of noise
+_KEPT = 0.9  # of what earlier calls have seen; a single call could not tell it from noise
+_GROWTH = 1.001  # of a step in no doubt, to make up for doubts that were noise after all
+_NUMBERS = ("rate", "back", "past")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,10 @@ class SingleLoop(IterativeSolver):
     is lr·b. With a preconditioner M the step is lr·M(b − Aq).
 
     A step without `lr` begins as the best one along b, 1/(its Rayleigh quotient). Steeper
-    curvature shows at the next call, as a residual that points back along the last step: that step
-    is then shortened after the fact, and lr with it, at no product; lr never grows. (To believe
-    every quotient would be wrong: those of batch noise are around 1/lr, and the largest of many is
-    larger.)
+    curvature shows at the next calls, as residuals that point back along the steps before them:
+    the last step is then shortened after the fact, and lr with it, at no product. Otherwise lr
+    grows, by a thousandth a call. (To believe the steepest quotient ever seen would be wrong:
+    those of batch noise are around 1/lr, and the largest of many is larger, without end.)
 
     Args:
         lr: step size; below 2 / (largest eigenvalue of A, or of MA), half of that with noise.
@@ -112,9 +115,11 @@ class SingleLoop(IterativeSolver):
         kept = super().keep(state, memory)
         if self.lr is not None:
             return kept
-        rate = float(state["rate"])
-        step = {"residual": state["residual"], "direction": state["direction"], "rate": rate}
-        return {**kept, **step} if rate else {}  # without a step, the next call is the first
+        numbers = torch.stack([state[name] for name in _NUMBERS]).tolist()
+        step = dict(zip(_NUMBERS, numbers, strict=True))
+        if not step["rate"]:  # there was no step: the next call is the first
+            return {}
+        return {**kept, **step, "residual": state["residual"], "direction": state["direction"]}
 
 
 def _quotient(vector: Tensor, image: Tensor) -> Tensor:
@@ -132,6 +137,8 @@ def _first_rate(system: System, state: State) -> State:
     best = torch.where(curvature.isfinite(), best, torch.nan)  # to be reported, not a step of zero
     return {
         "rate": torch.where(curvature == 0, 0, best),
+        "back": torch.zeros_like(best),
+        "past": torch.zeros_like(best),
         "quotient": _quotient(direction, image),
     }
 
@@ -145,12 +152,16 @@ def _shortened(state: State, memory: Memory) -> State:
     """
     value, residual, direction = state["value"], state["residual"], state["direction"]
     last, last_direction = memory["residual"].to(value), memory["direction"].to(value)
-    along = (residual @ last_direction) / (last @ last_direction)
-    share = torch.where(along < -_OVERSHOT, 1 / (1 - along), 1)
-    undone = 1 - share
+    along, whole = residual @ last_direction, last @ last_direction
+    back, past = _KEPT * memory["back"] + along, _KEPT * memory["past"] + whole
+    overshot = back < -_OVERSHOT * past
+    undo = overshot & (along < -_OVERSHOT * whole)
+    share = torch.where(undo, whole / (whole - along), 1)
     return {
-        "value": move(value, last_direction, -undone * memory["rate"]),
+        "value": move(value, last_direction, (share - 1) * memory["rate"]),
         "residual": torch.lerp(last, residual, share),
         "direction": torch.lerp(last_direction, direction, share),
-        "rate": share * memory["rate"],
+        "rate": torch.where(overshot, past / (past - back), _GROWTH) * memory["rate"],
+        "back": torch.where(overshot, 0, back),
+        "past": torch.where(overshot, 0, past),
     }
