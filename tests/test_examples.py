@@ -11,8 +11,10 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 PROMISES = {
     # the figure in the last line, and the range in which it must lie
+    "check_hypergradient": (r"agrees with retraining to (\S+) %", 0.0, 0.2),
     "exact_hypergradient": (r"relative error (\S+);", 0.1, 0.5),
     "learned_learning_rate": (r"validation loss after 10 steps (\S+)", 0.0, 1.2),
+    "outer_lbfgs": (r"validation loss (\S+)", 0.0, 0.06),
     "weight_decay_per_weight": (r"test accuracy (\S+)", 0.9, 1.0),
 }
 

@@ -30,7 +30,8 @@ class _Pace:
     def __call__(self, done: int) -> str:
         rate = (done - self._first) / max(time.perf_counter() - self._start, 1e-9)
         left = (self.total - done) / rate if rate > 0 else 0.0
-        return f"{rate:,.0f} steps/s, {_clock(left)} left"
+        pace = f"{rate:,.0f}" if rate >= 1 else f"{rate:.2g}"
+        return f"{pace} steps/s, {_clock(left)} left"
 
 
 def _clock(seconds: float) -> str:

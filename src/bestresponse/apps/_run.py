@@ -66,13 +66,21 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, files: Mapping[str, Any], *, overwrite: bool) -> RunFolder:
-        """A new folder with the given JSON files in it, made in one step.
+        """A new folder with the given files in it, made in one step.
+
+        Args:
+            path: where.
+            files: text as it is, everything else as JSON; with a result the run is finished.
+            overwrite: replace a run that is there.
 
         Raises:
             InputError: if something is there already (unless it is a run and `overwrite`).
         """
         check_free(path, overwrite=overwrite)
-        texts = {name: _json(content) for name, content in files.items()}
+        texts = {
+            name: content if isinstance(content, str) else _json(content)
+            for name, content in files.items()
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", dir=path.parent))
@@ -82,7 +90,8 @@ class RunFolder:
             draft.chmod(0o755)
             for name, text in texts.items():
                 (draft / name).write_text(text)
-            (draft / _METRICS).touch()
+            if RESULT_FILE not in files:
+                (draft / _METRICS).touch()
             _put(draft, path)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -186,6 +195,11 @@ def _put(draft: Path, path: Path) -> None:
     draft.rmdir()
 
 
+def absolute(path: Path) -> Path:
+    """The same place, whatever the working directory will be; links stay."""
+    return Path(os.path.abspath(path.expanduser()))
+
+
 def shown(path: Path) -> Path:
     """A path as a person would type it here."""
     here = Path.cwd()
@@ -202,8 +216,14 @@ def is_run(path: Path) -> bool:
     return known and all(entry.name.removeprefix(_DRAFT) in _FILES for entry in path.iterdir())
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something which would be lost."""
+def check_free(path: Path, *, overwrite: bool, resumable: bool = False) -> None:
+    """Refuse a folder that holds something which would be lost.
+
+    Args:
+        path: where a run is to be written.
+        overwrite: whether a run that is there may be replaced.
+        resumable: whether the command could continue a run instead.
+    """
     try:
         absent = not path.exists() and not path.is_symlink()
         empty = not absent and path.is_dir() and not any(path.iterdir())
@@ -216,9 +236,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             f"'{path}' is no run folder, or holds other files too; choose another --out."
         )
     if not overwrite:
+        instead = f", continue it with --resume {path}," if resumable else ""
         raise InputError(
-            f"'{path}' already holds a run; choose another --out, continue it with "
-            f"--resume {path}, or replace it with --overwrite."
+            f"'{path}' already holds a run; choose another --out{instead} or replace it with "
+            "--overwrite."
         )
 
 

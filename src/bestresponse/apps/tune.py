@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +13,7 @@ from rich.console import Console
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
 from bestresponse.apps._outcome import Outcome
-from bestresponse.apps._run import RunFolder, check_free
+from bestresponse.apps._run import RunFolder, absolute, check_free
 from bestresponse.apps._session import Session, fingerprint
 from bestresponse.apps._tune_settings import TuneSettings
 
@@ -51,17 +50,13 @@ def _resolved(settings: Tune) -> Tune:
     settings.check()
     name = Path(settings.data).stem or "data"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = _absolute(settings.out or Path("runs") / f"{stamp}-tune-{name}")
-    check_free(out, overwrite=settings.overwrite)
+    out = absolute(settings.out or Path("runs") / f"{stamp}-tune-{name}")
+    check_free(out, overwrite=settings.overwrite, resumable=True)
     threads = settings.threads or (
         1 if settings.model in _LIGHT_MODELS else torch.get_num_threads()
     )
-    data = settings.data if settings.data == "digits" else str(_absolute(Path(settings.data)))
+    data = settings.data if settings.data == "digits" else str(absolute(Path(settings.data)))
     return replace(settings, out=out, data=data, threads=threads, model=_located(settings.model))
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))
 
 
 def _located(model: str) -> str:
@@ -69,14 +64,14 @@ def _located(model: str) -> str:
     if not _models.is_file(model):
         return model
     path, _, name = model.rpartition(":")
-    return f"{_absolute(Path(path))}:{name}"
+    return f"{absolute(Path(path))}:{name}"
 
 
 def _resumed(asked: Tune, console: Console) -> Outcome:
     """Continue the run in `asked.resume`."""
     asked.check()
     assert asked.resume is not None
-    folder = RunFolder.open(_absolute(asked.resume))
+    folder = RunFolder.open(absolute(asked.resume))
     try:
         saved = _options.from_json(Tune, folder.settings["settings"])
         settings = replace(saved, out=folder.path, overwrite=False)

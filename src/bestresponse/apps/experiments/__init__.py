@@ -1,1 +1,7 @@
 """Experiments: what the papers show, one a file, each with its figures in a run folder."""
+
+from bestresponse.apps.experiments._experiment import Experiment
+from bestresponse.apps.experiments.hessian_picture import HessianPicture
+from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
+
+EXPERIMENTS: tuple[type[Experiment], ...] = (HessianPicture, UnrollVersusImplicit)

@@ -7,10 +7,13 @@ layers, where it is not and the Gauss-Newton matrix stands for its curvature.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +30,17 @@ from bestresponse.apps.experiments._explicit import (
     newton,
     silent,
 )
-from bestresponse.data import Dataset, Split, load
+from bestresponse.apps.experiments._roles import Batch, roles
 
-Batch = tuple[Tensor, Tensor]
-Fit = Callable[[Objective, Tensor, Say], Tensor]
+_NETWORK_DECAY, _NETWORK_TOLERANCE = 1e-3, 1e-4
 
-_DECAY = 1e-3
+
+class Fit(Protocol):
+    """Minimizes an inner loss from given weights."""
+
+    def __call__(self, objective: Objective, weights: Tensor, *, say: Say) -> Tensor:
+        """The weights at the minimum."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +122,24 @@ class AccuracyProblem:
              for leaf in self.decay.parameters()]
         ).double()  # fmt: skip
 
+    def in_double(self) -> AccuracyProblem:
+        """A copy in float64, where only a mistake can make a difference."""
+        twin = copy.deepcopy(self)
+        twin.model.double()
+        twin.decay.double()
+        twin.move_to(self.point)
+        return replace(
+            twin, inner_batch=_double(self.inner_batch), outer_batch=_double(self.outer_batch)
+        )
+
+    def objective(self, log_decays: Tensor) -> Objective:
+        """The inner loss by explicit formulas, for λ in the order of `model.parameters()`."""
+        return Objective(self.sizes, *_double(self.inner_batch), log_decays.exp())
+
+    def outer_gradient(self, weights: Tensor) -> Tensor:
+        """∂L_V/∂w by explicit formulas."""
+        return Network(self.sizes, weights, *_double(self.outer_batch)).gradient()
+
     def move_to(self, point: Point) -> None:
         """Set the live weights and log decays."""
         with torch.no_grad():
@@ -128,14 +154,13 @@ class AccuracyProblem:
             near: a point whose weights and solution are where fit and reference start.
             say: told how far it is.
         """
-        decays = log_decays.exp()
-        objective = Objective(self.sizes, *_double(self.inner_batch), decays)
-        weights = self.fit(objective, near.weights, say)
-        outer = Network(self.sizes, weights, *_double(self.outer_batch)).gradient()
+        objective = self.objective(log_decays)
+        weights = self.fit(objective, near.weights, say=say)
+        outer = self.outer_gradient(weights)
         solution = conjugate_gradients(
             objective.curvature(weights), outer, self.rtol, near.solution, say
         )
-        reference = self._in_decay_order(-decays * weights * solution)
+        reference = self.in_decay_order(-objective.decays * weights * solution)
         return Point(weights, log_decays, solution, reference)
 
     def in_model_order(self, flat: Tensor) -> Tensor:
@@ -144,7 +169,8 @@ class AccuracyProblem:
         by_leaf = dict(zip(self.decay.parameters(), parts, strict=True))
         return torch.cat([by_leaf[leaf] for leaf in self._decays()])
 
-    def _in_decay_order(self, flat: Tensor) -> Tensor:
+    def in_decay_order(self, flat: Tensor) -> Tensor:
+        """The other way round."""
         parts = flat.split([leaf.numel() for leaf in self._decays()])
         by_leaf = dict(zip(self._decays(), parts, strict=True))
         return torch.cat([by_leaf[leaf] for leaf in self.decay.parameters()])
@@ -159,31 +185,38 @@ class AccuracyProblem:
 
 
 def logistic(
-    source: str, seed: int, inner_rows: int = 10_000, outer_rows: int = 5_000, say: Say = silent
+    source: str,
+    seed: int,
+    inner_rows: int = 10_000,
+    outer_rows: int = 5_000,
+    decay: float = 1e-3,
+    tolerance: float = 1e-8,
+    say: Say = silent,
 ) -> AccuracyProblem:
-    """Logistic regression; decays spread around 1e-3; converged to 1e-8, reference to 1e-12.
+    """Logistic regression; each decay drawn around one value; reference to 1e-12.
 
     Args:
         source: data as `bestresponse.data.load` takes it; MNIST for 7,850 hyperparameters.
         seed: of the decays.
         inner_rows: the first training examples, on which the weights are fitted.
         outer_rows: the next ones, on which λ is judged.
+        decay: e^λ in the middle; λ has a standard deviation of ½.
+        tolerance: the weights are fitted until no component of the inner gradient exceeds it.
         say: told how far it is.
 
     Raises:
         InputError: for data that cannot be used.
     """
-    inner, outer, classes = _roles(source, inner_rows, outer_rows)
+    inner, outer, classes = roles(source, inner_rows, outer_rows)
     sizes = (inner[0].shape[1], classes)
     model = _network(sizes)
     weights = torch.zeros(_count(model), dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     spread = torch.randn(len(weights), generator=generator, dtype=torch.float64)
-    start = _start(weights, math.log(_DECAY) + 0.5 * spread)
+    start = _start(weights, math.log(decay) + 0.5 * spread)
+    fit: Fit = partial(newton, tolerance=tolerance)
     return _solved(
-        AccuracyProblem(
-            "logistic", model, _decay(model), inner, outer, sizes, _convex, 1e-12, start
-        ),
+        AccuracyProblem("logistic", model, _decay(model), inner, outer, sizes, fit, 1e-12, start),
         say,
     )
 
@@ -211,13 +244,13 @@ def mlp(
     Raises:
         InputError: for data that cannot be used.
     """
-    inner, outer, classes = _roles(source, inner_rows, outer_rows)
+    inner, outer, classes = roles(source, inner_rows, outer_rows)
     sizes = (inner[0].shape[1], hidden, hidden, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _network(sizes)
     weights = torch.cat([leaf.detach().reshape(-1) for leaf in model.parameters()]).double()
-    start = _start(weights, torch.full_like(weights, math.log(_DECAY)))
+    start = _start(weights, torch.full_like(weights, math.log(_NETWORK_DECAY)))
     return _solved(
         AccuracyProblem(
             "mlp", model, _decay(model), inner, outer, sizes, _network_fit, 1e-9, start
@@ -226,19 +259,15 @@ def mlp(
     )
 
 
-def _convex(objective: Objective, weights: Tensor, say: Say) -> Tensor:
-    return newton(objective, weights, 1e-8, say)
-
-
-def _network_fit(objective: Objective, weights: Tensor, say: Say) -> Tensor:
+def _network_fit(objective: Objective, weights: Tensor, *, say: Say) -> Tensor:
     """Most of the way in float32, at half the cost."""
     single = Objective(
         objective.sizes, objective.inputs.float(), objective.labels, objective.decays.float()
     )
-    near = lbfgs(single, weights.float(), 1e-4, say).double()
-    weights = lbfgs(objective, near, 1e-4, say)
+    near = lbfgs(single, weights.float(), _NETWORK_TOLERANCE, say).double()
+    weights = lbfgs(objective, near, _NETWORK_TOLERANCE, say)
     largest = float(objective.gradient(weights).abs().max())
-    if largest > 1e-4:
+    if largest > _NETWORK_TOLERANCE:
         raise InputError(
             f"The network cannot be fitted better than to a gradient of {largest:.1e}: it is at a "
             "kink of ReLU; use another seed, more rows or more hidden units."
@@ -256,30 +285,6 @@ def _solved(problem: AccuracyProblem, say: Say) -> AccuracyProblem:
     point = problem.refitted(problem.point.log_decays, problem.point, say)
     problem.move_to(point)
     return replace(problem, point=point)
-
-
-def _roles(source: str, inner_rows: int, outer_rows: int) -> tuple[Batch, Batch, int]:
-    """Flat inputs and labels of the first rows, those of the next ones, and how many classes."""
-    data = load(source)
-    if inner_rows + outer_rows > len(data):
-        raise InputError(
-            f"'{source}' has {len(data)} training examples but {inner_rows} inner and "
-            f"{outer_rows} outer ones are asked for; ask for fewer."
-        )
-    rows = torch.arange(inner_rows + outer_rows)
-    inputs, labels = _split(data, rows[:inner_rows]).batch(rows)
-    inputs = inputs.flatten(1).contiguous()
-    inner = inputs[:inner_rows], labels[:inner_rows]
-    return inner, (inputs[inner_rows:], labels[inner_rows:]), len(data.class_names)
-
-
-def _split(data: Dataset, inner: Tensor) -> Split:
-    """All of the data: pixels from 0 to 1, or features in units of their spread over `inner`."""
-    everyone = torch.arange(len(data))
-    if data.is_image:
-        return Split(data, everyone)
-    features = data.inputs[inner]
-    return Split(data, everyone, features.mean(0), features.std(0).clamp(min=1e-6))
 
 
 def _network(sizes: Sequence[int]) -> nn.Sequential:

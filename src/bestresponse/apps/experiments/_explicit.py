@@ -30,6 +30,11 @@ class Network:
         weights: flat, in the order of `nn.Sequential.parameters()`.
         inputs: (n, sizes[0]).
         labels: (n,).
+
+    Attributes:
+        inputs: of each layer.
+        outputs: logits (n, classes).
+        probabilities: their softmax.
     """
 
     def __init__(
@@ -37,14 +42,14 @@ class Network:
     ) -> None:
         self.sizes, self.labels = tuple(sizes), labels
         self._layers = self._unpacked(weights)
-        self._inputs, self._masks = [inputs], list[Tensor]()
+        self.inputs, self._masks = [inputs], list[Tensor]()
         for weight, bias in self._layers[:-1]:
-            hidden = self._inputs[-1] @ weight.T + bias
+            hidden = self.inputs[-1] @ weight.T + bias
             self._masks.append(hidden > 0)
-            self._inputs.append(hidden.clamp(min=0))
+            self.inputs.append(hidden.clamp(min=0))
         weight, bias = self._layers[-1]
-        self.outputs = self._inputs[-1] @ weight.T + bias
-        self._probabilities = self.outputs.softmax(1)
+        self.outputs = self.inputs[-1] @ weight.T + bias
+        self.probabilities = self.outputs.softmax(1)
 
     def loss(self) -> Tensor:
         """The mean cross-entropy."""
@@ -54,19 +59,19 @@ class Network:
     def gradient(self) -> Tensor:
         """Of the mean cross-entropy: Jᵀ(p − y)/n."""
         targets = F.one_hot(self.labels, self.sizes[-1]).to(self.outputs)
-        return self.pulled_back((self._probabilities - targets) / len(self.labels))
+        return self.pulled_back((self.probabilities - targets) / len(self.labels))
 
     def curvature(self, vector: Tensor) -> Tensor:
         """Gauss-Newton times a vector: Jᵀ(diag p − ppᵀ)Jv/n. With one layer it is the Hessian."""
-        change = self._probabilities * self.pushed_forward(vector)
-        change -= self._probabilities * change.sum(1, keepdim=True)
+        change = self.probabilities * self.pushed_forward(vector)
+        change -= self.probabilities * change.sum(1, keepdim=True)
         return self.pulled_back(change / len(self.labels))
 
     def pushed_forward(self, vector: Tensor) -> Tensor:
         """Jv: how the outputs (n, classes) change with the weights."""
         change: Tensor | None = None
         for i, (weight, bias) in enumerate(self._unpacked(vector)):
-            through = self._inputs[i] @ weight.T + bias
+            through = self.inputs[i] @ weight.T + bias
             if change is not None:
                 through += (change * self._masks[i - 1]) @ self._layers[i][0].T
             change = through
@@ -77,7 +82,7 @@ class Network:
         """Jᵀu for u (n, classes), flat."""
         parts: list[Tensor] = []
         for i in reversed(range(len(self._layers))):
-            parts = [(outputs.T @ self._inputs[i]).reshape(-1), outputs.sum(0), *parts]
+            parts = [(outputs.T @ self.inputs[i]).reshape(-1), outputs.sum(0), *parts]
             if i:
                 outputs = (outputs @ self._layers[i][0]) * self._masks[i - 1]
         return torch.cat(parts)
@@ -119,6 +124,28 @@ class Objective:
         """The product with the Gauss-Newton matrix, penalty included, at the weights."""
         network = self.at(weights)
         return lambda vector: network.curvature(vector) + self.decays * vector
+
+
+def softmax_hessian(network: Network, decays: Tensor, say: Say = silent) -> Tensor:
+    """The Hessian (n, n) of a network of one layer with its penalty, block by block of classes."""
+    inputs, probabilities = network.inputs[0], network.probabilities
+    (rows, size), classes = inputs.shape, probabilities.shape[1]
+    padded = torch.cat([inputs, inputs.new_ones(rows, 1)], 1)
+    hessian = torch.diag(decays)
+    # weights of class k, then its bias, which stands behind all weights
+    places = [
+        torch.cat([torch.arange(k * size, (k + 1) * size), torch.tensor([classes * size + k])])
+        for k in range(classes)
+    ]
+    for k in range(classes):
+        say(f"Hessian: class {k + 1} of {classes}")
+        for j in range(k + 1):
+            share = probabilities[:, k] * (float(k == j) - probabilities[:, j]) / rows
+            block = (padded * share[:, None]).T @ padded
+            hessian[places[k][:, None], places[j]] += block
+            if j < k:
+                hessian[places[j][:, None], places[k]] += block.T
+    return hessian
 
 
 def conjugate_gradients(
