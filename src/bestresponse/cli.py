@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
+import operator
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -71,14 +73,29 @@ def _parsed(arguments: Sequence[str]) -> Any:
             return tyro.cli(
                 _commands(), args=arguments or ["--help"], prog="bestresponse",
                 description="Nested optimization for PyTorch. (--version tells the version.)",
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=(
+                    tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
             )  # fmt: skip
     except SystemExit as stop:
         if not stop.code:
             raise
-        verb = next((word for word in arguments if not word.startswith("-")), "")
-        known = f"bestresponse {verb}".strip() if verb in ("tune", "list") else "bestresponse"
-        raise InputError(f"{_first_line(said.getvalue())}; see {known} --help.") from None
+        command = _understood(arguments)
+        raise InputError(f"{_first_line(said.getvalue())}; see {command} --help.") from None
+
+
+def _understood(arguments: Sequence[str]) -> str:
+    """The command as far as it is one, whose help is worth reading."""
+    from bestresponse.apps.experiments import EXPERIMENTS
+
+    verbs: dict[str, tuple[str, ...]] = {
+        "tune": (), "list": (), "experiment": tuple(each.verb for each in EXPERIMENTS),
+    }  # fmt: skip
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words or words[0] not in verbs:
+        return "bestresponse"
+    return " ".join(["bestresponse", words[0], *(w for w in words[1:2] if w in verbs[words[0]])])
 
 
 def _first_line(box: str) -> str:
@@ -93,11 +110,18 @@ def _first_line(box: str) -> str:
 def _commands() -> Any:
     import tyro
 
+    from bestresponse.apps.experiments import EXPERIMENTS
     from bestresponse.apps.listing import List
     from bestresponse.apps.tune import Tune
 
+    experiments: Any = functools.reduce(
+        operator.or_,
+        (Annotated[each, tyro.conf.subcommand(each.verb)] for each in EXPERIMENTS),
+    )
+    words = "Reproduce what the papers show, each with its figures in a run folder."
     return (
         Annotated[Tune, tyro.conf.subcommand("tune")]
+        | Annotated[experiments, tyro.conf.subcommand("experiment", description=words)]
         | Annotated[List, tyro.conf.subcommand("list")]
     )
 

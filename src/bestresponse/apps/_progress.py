@@ -27,11 +27,13 @@ class _Pace:
     def __init__(self, total: int, done: int) -> None:
         self.total, self._first, self._start = total, done, time.perf_counter()
 
-    def __call__(self, done: int) -> str:
+    def __call__(self, done: int, note: str) -> str:
+        """The pace, once there is one, and the note."""
         rate = (done - self._first) / max(time.perf_counter() - self._start, 1e-9)
-        left = (self.total - done) / rate if rate > 0 else 0.0
+        if not rate:
+            return note
         pace = f"{rate:,.0f}" if rate >= 1 else f"{rate:.2g}"
-        return f"{pace} steps/s, {_clock(left)} left"
+        return f"{pace} steps/s, {_clock((self.total - done) / rate)} left, {note}"
 
 
 def _clock(seconds: float) -> str:
@@ -45,7 +47,7 @@ class _Bar:
         self._progress, self._task, self._pace = progress, task, pace
 
     def update(self, done: int, note: str) -> None:
-        self._progress.update(self._task, completed=done, note=f"{self._pace(done)}, {note}")
+        self._progress.update(self._task, completed=done, note=self._pace(done, note))
 
 
 class _Lines:
@@ -56,9 +58,8 @@ class _Lines:
         if time.perf_counter() - self._last < _SECONDS_BETWEEN_LINES and done < self._pace.total:
             return
         self._last = time.perf_counter()
-        self._console.print(
-            f"step {done}/{self._pace.total}, {self._pace(done)}, {note}", soft_wrap=True
-        )
+        words = self._pace(done, note)
+        self._console.print(f"step {done}/{self._pace.total}, {words}", soft_wrap=True)
 
 
 @contextmanager

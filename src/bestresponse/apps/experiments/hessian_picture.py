@@ -77,7 +77,6 @@ class HessianPicture(Experiment):
         }
         condition = float(spectrum.values[-1] / spectrum.values[0])
         headline["condition_number"] = condition
-        names = {picture.name: picture for picture in pictures}
         best = min(pictures[1:], key=lambda picture: picture.distance)
         verdict = (
             f"Nearest to the inverse of the {len(spectrum.values):,} × {len(spectrum.values):,} "
@@ -86,10 +85,10 @@ class HessianPicture(Experiment):
         )
         curves: dict[str, Any] = {
             "eigenvalues": spectrum.values.tolist(),
-            "response": {name: picture.response.tolist() for name, picture in names.items()},
+            "response": {picture.name: picture.response.tolist() for picture in pictures},
         }
-        return Findings(verdict, headline, sections(spectrum.hessian, spectrum.values, pictures),
-                        curves)  # fmt: skip
+        body = sections(spectrum.hessian, spectrum.values, pictures)
+        return Findings(verdict, headline, body, curves)
 
     def _matrices(
         self, problem: AccuracyProblem, spectrum: _Spectrum, pulse: Pulse
@@ -102,9 +101,10 @@ class HessianPicture(Experiment):
             yield name, _matrix_of(solver, problem)
         lr = 1 / spectrum.values[-1]
         for count in self.products:
-            pulse.say(f"Neumann, {count} products")
+            name = f"Neumann, {count} product{'' if count == 1 else 's'}"
+            pulse.say(name)
             left = (1 - lr * spectrum.values) ** (count + 1)
-            yield f"Neumann, {count} products", spectrum.function((1 - left) / spectrum.values)
+            yield name, spectrum.function((1 - left) / spectrum.values)
         yield "identity", torch.diag(lr.expand_as(spectrum.values))
 
 

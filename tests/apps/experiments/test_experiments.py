@@ -1,0 +1,109 @@
+"""What all experiments share: flags, refusals, the run folder, the list."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from bestresponse import cli
+from bestresponse.apps._run import is_run
+from bestresponse.apps.experiments import EXPERIMENTS
+
+QUICK = {
+    "unroll-versus-implicit": ["--rows=40", "--decay=0.2", "--longest=8"],
+    "hessian-picture": ["--rows=60", "--decay=0.1", "--products", "1"],
+}
+VERBS = [each.verb for each in EXPERIMENTS]
+
+
+def refused(capsys, *arguments):
+    """The one line that a refusal says."""
+    capsys.readouterr()
+    assert cli.main(["experiment", *arguments]) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert printed.out == "" and line.startswith("bestresponse: ") and line.endswith(".")
+    return line
+
+
+def listed(capsys):
+    capsys.readouterr()
+    assert cli.main(["list"]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_experiment_has_a_quick_setting():
+    assert set(QUICK) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_run_is_complete_refused_and_replaced(verb, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert cli.main(["experiment", verb, *QUICK[verb]]) == 0
+    out = tmp_path / "runs" / verb
+    names = {path.name for path in out.iterdir()}
+    assert names == {"settings.json", "result.json", "report.html"} and is_run(out)
+    assert f"runs/{verb}/report.html" in capsys.readouterr().out
+    html, result = (out / "report.html").read_text(), (out / "result.json").read_text()
+    assert 'src="data:image/png;base64,' in html and "<table>" in html
+    assert not re.search(r'(src|href)="(?!data:)', html)
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["command"] == f"experiment {verb}" and settings["settings"]["out"] == str(out)
+    assert json.loads(result)["verdict"]
+    line = next(line for line in listed(capsys).splitlines() if f"experiment {verb}" in line)
+    assert "finished" in line and "digits" in line
+    says = refused(capsys, verb, *QUICK[verb])
+    assert "already holds a run" in says and "--resume" not in says
+    assert (out / "result.json").read_text() == result
+    assert cli.main(["experiment", verb, *QUICK[verb], "--overwrite"]) == 0
+    assert (out / "result.json").read_text() != result  # the seconds
+    assert {path.name for path in out.iterdir()} == names
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--rows=0"], "--rows is 0"),
+        (["--rows=3000"], "'digits' has 1797 training examples"),
+        (["--data=nowhere"], "nowhere"),
+        (["--nonsense=1"], "nonsense.*see bestresponse experiment [a-z-]+ --help"),
+        (["--rows=many"], "--rows"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_flags_are_a_sentence_and_write_nothing(verb, flags, says, tmp_path, capsys):
+    quick = [flag for flag in QUICK[verb] if flag.split("=")[0] != flags[0].split("=")[0]]
+    assert re.search(says, refused(capsys, verb, *quick, *flags))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_folder_of_something_else_is_left_alone(verb, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    says = refused(capsys, verb, *QUICK[verb], "--out=mine", "--overwrite")
+    assert "no run folder" in says and (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_an_unknown_experiment_is_named(capsys):
+    assert "see bestresponse experiment --help" in refused(capsys, "nothing")
+    assert all(verb in refused(capsys) for verb in VERBS)
+
+
+def test_the_list_names_all(capsys):
+    text = listed(capsys)
+    assert all(each.verb in text and each.title in text for each in EXPERIMENTS)
+
+
+@pytest.mark.parametrize("each", EXPERIMENTS, ids=lambda each: each.verb)
+def test_help_has_every_flag_with_a_sentence(each, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main(["experiment", each.verb, "--help"])
+    text = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert each.summary() in text and "None" not in text
+    for name in (field.name for field in dataclasses.fields(each)):
+        entry = re.search(rf" --{name.replace('_', '-')} (?P<words>.*?)(?= --[a-z]| ╰|$)", text)
+        assert entry and len(entry["words"].split()) >= 3, name
