@@ -36,6 +36,7 @@ class PixelDecay(torch.nn.Module):
         self.log_decay = torch.nn.Parameter(torch.full((64,), -5.0))
 
     def forward(self, model):
+        """The penalty, a scalar."""
         return 0.5 * (self.log_decay.exp() * model.weight**2).sum()
 
 
