@@ -129,3 +129,14 @@ def test_an_end_is_kept_whatever_follows():
         state = solver.step(system, state)
     for name, before in ended.items():
         assert torch.equal(state[name], before)
+
+
+@pytest.mark.parametrize("seed", [0, 19, 43, 53, 57])
+def test_a_residual_that_rests_just_above_rounding_is_left_alone_too(seed):
+    """Going on, the null space once grew until nothing of the solution was left."""
+    parts = [torch.linspace(-3.0, -0.5, 20), torch.zeros(20), torch.linspace(0.5, 5.0, 20)]
+    matrix = symmetric(torch.cat(parts), seed)
+    b = matrix @ vector(60, seed)
+    solution = solve(MINRES(400), matrix, b)
+    assert solution.stats.steps < 400
+    assert residual(solution.value, matrix, b) <= 1e-14

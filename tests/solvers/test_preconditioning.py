@@ -1,12 +1,13 @@
 """CG and Neumann with an approximate inverse inside, linear or not."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
 
 import bestresponse as br
-from bestresponse.solvers import Preconditioner
+from bestresponse.solvers import DirectSolver, Preconditioner
 from bestresponse.solvers._base import Status, System
 from bestresponse.solvers._precondition import preconditioned
 from checks import relative_error
@@ -99,6 +100,41 @@ def test_an_inner_solve_makes_directions_that_are_no_krylov_space():
     assert solution.stats.products == 21 * solution.stats.steps + 20  # those inside count
 
 
+@dataclass(frozen=True)
+class Bent(DirectSolver):
+    """No linear map: every entry by its own size."""
+
+    def solve(self, operator, vector):
+        return vector * (0.5 + vector.abs() / (1 + vector.abs())), Result.success, None
+
+
+class Recorded(br.LinearOperator):
+    """A matrix that keeps what it is multiplied with."""
+
+    def __init__(self, matrix):
+        self.matrix, self.seen = br.Matrix(matrix), []
+
+    @property
+    def space(self):
+        return self.matrix.space
+
+    def mv(self, vector):
+        self.seen.append(vector.clone())
+        return self.matrix.mv(vector)
+
+
+def test_directions_are_conjugate_to_the_last_one_whatever_the_preconditioner_does():
+    matrix = symmetric(torch.linspace(0.5, 3.0, N))
+    operator = Recorded(matrix)
+    solution = br.linear_solve(operator, B, CG(12, preconditioner=Bent()))
+    assert solution.stats.relative_residual == pytest.approx(
+        residual(solution.value, matrix, B), rel=1e-9
+    )
+    for last, direction in pairwise(operator.seen):
+        lengths = (last @ matrix @ last).sqrt() * (direction @ matrix @ direction).sqrt()
+        assert abs(float(last @ matrix @ direction / lengths)) <= 1e-12
+
+
 @pytest.mark.parametrize("preconditioner", [br.Dense(), Neumann(0.5, 400), CG(N)], ids=str)
 def test_an_exact_preconditioner_solves_in_one_step_and_rounding_stays_rounding(preconditioner):
     matrix = symmetric(torch.linspace(0.5, 3.0, N))
@@ -176,6 +212,12 @@ def test_neumann_finds_its_rate_where_the_krylov_space_ends_early(size):
     solution = solve(Neumann(None, 400), matrix, b)
     assert solution.result is Result.success
     assert relative_error(solution.value, torch.linalg.solve(matrix, b)) <= 1e-10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_probes_beyond_the_dimension_do_not_count_twice(seed):
+    matrix, b = symmetric(torch.tensor([1.0, 4.0]), seed), vector(2, seed)
+    assert relative_error(solve(Neumann(None, 0), matrix, b).value, b / 4.0) <= 1e-12
 
 
 def test_neumann_finds_the_rate_of_a_multiple_of_the_identity():

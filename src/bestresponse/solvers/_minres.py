@@ -69,7 +69,7 @@ class MINRES(IterativeSolver):
         basis = residual.clone()
         conditioned = basis if system.inverse is None else system.inverse.mv(basis)
         square, energy = residual @ residual, basis @ conditioned
-        rounding = torch.finfo(residual.dtype).eps ** 2
+        rounding = (_ROUNDING * torch.finfo(residual.dtype).eps) ** 2
         whole = system.vector @ system.vector
         one, nothing = torch.ones_like(square), torch.zeros_like(square)
         indefinite = (energy <= 0) & energy.isfinite()
@@ -95,7 +95,6 @@ class MINRES(IterativeSolver):
             "quotient": nothing,
             "vector_norm": whole.sqrt(),
             "floor": whole * rounding,
-            "energy_floor": energy * rounding,
             "residual_norm": square.sqrt(),
             "status": torch.where(square <= whole * rounding, int(Status.converged), status),
         }
@@ -113,9 +112,7 @@ class MINRES(IterativeSolver):
         residual = move(residual, lanczos["basis"], -length * rotation["inverse_pivot"])
         square = torch.where(moves, residual @ residual, state["residual_norm"] ** 2)
         remaining = torch.where(moves, -rotation["sine"] * state["remaining"], 0)
-        # the residual itself comes to rest at rounding; what should remain of it goes on to fall
-        exact = (square <= state["floor"]) | (remaining**2 <= state["energy_floor"])
-        ended = torch.where(exact, int(Status.converged), int(Status.running))
+        ended = torch.where(square <= state["floor"], int(Status.converged), int(Status.running))
         ended = torch.where(regular, ended, int(Status.breakdown))
         ended = torch.where(definite, ended, int(Status.preconditioner_indefinite))
         running = state["status"] == Status.running
