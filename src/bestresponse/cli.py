@@ -21,8 +21,8 @@ _NEEDS_APPS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code.
 
-    0 is success, 1 a run that ended in an error `Result`, 2 bad input, 128 + n a run that was
-    stopped by signal n after it wrote a checkpoint.
+    0 is success, 1 a run that ended in an error `Result` or a check that was not passed, 2 bad
+    input, 128 + n a run that was stopped by signal n after it wrote a checkpoint.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parsed(arguments)
         if hasattr(command, "check"):
             command.check(_given(command, arguments))
-        command.run()
+        ended = command.run()
     except InputError as error:
         errors.print(f"bestresponse: {error}")
         return 2
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         errors.print(f"bestresponse: {stop}")
         return 128 + stop.signal_number
-    return 0
+    return 0 if getattr(ended, "ok", True) else 1
 
 
 def _parsed(arguments: Sequence[str]) -> Any:
@@ -90,7 +90,7 @@ def _understood(arguments: Sequence[str]) -> str:
     from bestresponse.apps.experiments import EXPERIMENTS
 
     verbs: dict[str, tuple[str, ...]] = {
-        "tune": (), "list": (), "experiment": tuple(each.verb for each in EXPERIMENTS),
+        "tune": (), "check": (), "list": (), "experiment": tuple(each.verb for each in EXPERIMENTS),
     }  # fmt: skip
     words = [word for word in arguments if not word.startswith("-")]
     if not words or words[0] not in verbs:
@@ -110,6 +110,7 @@ def _first_line(box: str) -> str:
 def _commands() -> Any:
     import tyro
 
+    from bestresponse.apps.check import Check
     from bestresponse.apps.experiments import EXPERIMENTS
     from bestresponse.apps.listing import List
     from bestresponse.apps.tune import Tune
@@ -121,6 +122,7 @@ def _commands() -> Any:
     words = "Reproduce what the papers show, each with its figures in a run folder."
     return (
         Annotated[Tune, tyro.conf.subcommand("tune")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[experiments, tyro.conf.subcommand("experiment", description=words)]
         | Annotated[List, tyro.conf.subcommand("list")]
     )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import sys
 from collections.abc import Callable
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
+from bestresponse.apps._user_file import function_in_file, said
 
 Shape = tuple[int, ...]
 
@@ -110,32 +107,7 @@ def factory(model: str) -> Callable[[], nn.Module] | Callable[[Shape, int], nn.M
         raise InputError(
             f"--model {model} is unknown; use {', '.join(BUILT_IN)} or FILE.py:FACTORY."
         )
-    path, _, name = model.rpartition(":")
-    if not Path(path).is_file():
-        raise InputError(f"--model names the file '{path}', which does not exist.")
-    found = getattr(_load(Path(path)), name, None)
-    if not callable(found):
-        raise InputError(f"'{path}' has no function '{name}'; name one as FILE.py:FACTORY.")
-    return found
-
-
-def _load(path: Path) -> Any:
-    return _imported(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _imported(path: Path, changed_at: int) -> Any:
-    """The user's file as a module, imported once for each of its versions."""
-    spec = importlib.util.spec_from_file_location(f"_bestresponse_model_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"'{path}' is no Python file; name one as FILE.py:FACTORY.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"'{path}' fails when it is imported: {said(error)}.") from error
-    return module
+    return function_in_file(model, "--model")
 
 
 def build(model: str, shape: Shape, classes: int, seed: int) -> nn.Module:
@@ -187,9 +159,3 @@ def _check(made: object, model: str, shape: Shape, classes: int) -> None:
             f"--model {model} maps a batch of 2 to {got}; it must give (2, {classes}), "
             "one logit a class."
         )
-
-
-def said(error: BaseException) -> str:
-    """The first line of an error, without its final stop."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__

@@ -17,6 +17,7 @@ from bestresponse.apps._examples import Examples, corrupted
 from bestresponse.apps._training import Training, predictions
 from bestresponse.apps._tune_settings import TuneSettings
 from bestresponse.apps._tuning import Hyperparameters, Schedule, Tuner
+from bestresponse.apps._user_file import said
 from bestresponse.data import Splits
 
 UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED = ROWS = (
@@ -193,4 +194,4 @@ def _explained(model: str, what: str) -> Iterator[None]:
     except (InputError, br.SolveError):
         raise
     except Exception as error:
-        raise InputError(f"--model {model} fails in {what}: {_models.said(error)}.") from error
+        raise InputError(f"--model {model} fails in {what}: {said(error)}.") from error

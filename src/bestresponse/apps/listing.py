@@ -15,6 +15,7 @@ from bestresponse.apps.experiments import EXPERIMENTS
 
 _VERBS = {
     "tune": "train a classifier and tune its hyperparameters in the same run",
+    "check": "compare the hypergradient of your own problem with retraining",
     "experiment": "reproduce what the papers show",
     "list": "this list",
 }

@@ -1,6 +1,6 @@
 """Whether a hypergradient is right, on the user's own problem."""
 
 from bestresponse.diagnostics._check import check
-from bestresponse.diagnostics._report import Cause, Check, Row
+from bestresponse.diagnostics._report import COLUMNS, Cause, Check, Row
 
-__all__ = ["Cause", "Check", "Row", "check"]
+__all__ = ["COLUMNS", "Cause", "Check", "Row", "check"]

@@ -112,8 +112,11 @@ class Check:
     verdict: str
 
     def row(self, name: str) -> Row:
-        """The first row whose name starts with `name`."""
-        return next(row for row in self.rows if row.name.startswith(name))
+        """The first row whose name starts with `name`; KeyError if there is none."""
+        for row in self.rows:
+            if row.name.startswith(name):
+                return row
+        raise KeyError(f"{name!r} is none of {[row.name for row in self.rows]}")
 
     @property
     def sources_line(self) -> str:
