@@ -102,7 +102,7 @@ class SplitPoint:
             products = torch.autograd.grad(
                 gradient,
                 leaves,
-                self._model.outputs.jvp(vector),
+                self._model.outputs.tested_jvp(vector),
                 retain_graph=True,
                 allow_unused=True,
             )
@@ -138,12 +138,9 @@ class ChunkedPoint:
 
     def __init__(self, makers: Sequence[Callable[[], Point]]) -> None:
         self._makers = makers
-        first = makers[0]()
-        self.layout = first.layout
-        gradients = first.gradient
-        for make in makers[1:]:
-            gradients = gradients + make().gradient
-        self.gradient = gradients / len(makers)
+        ends = [_end(make()) for make in makers]
+        self.layout = ends[0][0]
+        self.gradient = _mean([gradient for _, gradient in ends])
         self.curvature: LinearOperator = _Rebuilt(self.layout.space, self._mv, makers[0])
 
     def _mv(self, vector: Tensor) -> Tensor:
@@ -198,6 +195,11 @@ class _Rebuilt(LinearOperator):
     def terms(self) -> list[tuple[float, LinearOperator]]:
         with torch.enable_grad():
             return self._first().curvature.terms()
+
+
+def _end(point: Point) -> tuple[Layout, Tensor]:
+    """What is kept of a point whose graph is not."""
+    return point.layout, point.gradient
 
 
 def _sum(one: Partial, other: Partial) -> Partial:

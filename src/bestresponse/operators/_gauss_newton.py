@@ -13,6 +13,7 @@ from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._tree import Space
 from bestresponse.operators._base import LinearOperator
+from bestresponse.operators._matrix import eigh
 from bestresponse.operators._outputs import Outputs
 
 _WIDEST = 256  # outputs of a row whose curvature is still decomposed
@@ -27,7 +28,7 @@ class OutputCurvature(ABC):
 
     @abstractmethod
     def roots(self, *, ordered: bool = False) -> Tensor:
-        """R with M = R Rᵀ row by row: (columns, *outputs' shape).
+        """R with M = R Rᵀ row by row: (columns, *outputs' shape), at least in float32.
 
         Args:
             ordered: orthogonal columns, the longest first.
@@ -75,12 +76,17 @@ class OutputHessian(OutputCurvature):
         units = torch.eye(width, dtype=self._outputs.dtype, device=self._outputs.device)
         columns = [self.mv(unit.expand(rows, width).reshape(shape)) for unit in units]
         blocks = torch.stack([column.reshape(rows, width) for column in columns], dim=2)
+        blocks = blocks.to(_wide(blocks))  # no factorization is there for half precision
         factors = _eigen_roots(blocks) if ordered else _triangular_roots(blocks)
         return factors.permute(2, 0, 1).reshape(width, *shape)
 
 
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def _eigen_roots(blocks: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh((blocks + blocks.mT) / 2)
+    values, vectors = eigh((blocks + blocks.mT) / 2)
     return (vectors * values.clamp(min=0).sqrt()[:, None, :]).flip(2)
 
 
@@ -103,7 +109,7 @@ class Scores(OutputCurvature):
     """
 
     def __init__(self, scores: Tensor) -> None:
-        self.scores = scores
+        self.scores = scores.contiguous()
         self._weight = 1 / (scores.shape[0] * scores.shape[1])
 
     def mv(self, vector: Tensor) -> Tensor:
@@ -115,7 +121,7 @@ class Scores(OutputCurvature):
 
     def roots(self, *, ordered: bool = False) -> Tensor:
         """The scores themselves."""
-        return self.scores * self._weight**0.5
+        return self.scores.to(_wide(self.scores)) * self._weight**0.5
 
 
 class PulledBack(LinearOperator):
@@ -177,26 +183,20 @@ class PulledBack(LinearOperator):
         if part.rows != len(rows):
             return 1.0
         probe = torch.zeros_like(self.outputs.value)
-        signs = torch.ones_like(part.outputs.value)
-        signs.view(-1)[::2] = -1
-        probe[rows] = signs
-        inside = float((signs * part.middle.mv(signs)).sum())
-        return float((probe * self.middle.mv(probe)).sum()) / inside if inside else 1.0
+        signs = 1 - 2 * (torch.arange(part.outputs.value.numel(), device=probe.device) % 2)
+        signs = signs.to(probe.dtype).reshape(part.outputs.value.shape)
+        probe[rows.to(probe.device)] = signs
+        inside = float((signs * part.middle.mv(signs)).double().sum())
+        outside = float((probe * self.middle.mv(probe)).double().sum())
+        # what is not convex in the outputs may have any sign
+        return outside / inside if inside and outside / inside > 0 else 1.0
 
     def mv(self, vector: Tensor) -> Tensor:
         """JᵀMJv: about one forward and one backward pass."""
         image = self.outputs.jvp(vector)
         curved = self.middle.mv(image)
         product = self.outputs.vjp(curved)
-        if self.outputs.untested:
-            # ⟨v, Jᵀ(MJv)⟩ = ⟨Jv, MJv⟩ tests one direction of differentiation by the other
-            self.outputs.untested = False
-            if not _agree(vector @ product, image.flatten() @ curved.flatten()):
-                self.outputs.distrust_forward_mode()
-                return self.mv(vector)
+        # ⟨v, Jᵀ(MJv)⟩ = ⟨Jv, MJv⟩ tests one direction of differentiation by the other
+        if self.outputs.untested and not self.outputs.check(vector, image, curved, product):
+            return self.mv(vector)
         return product
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    tolerance = 1e3 * torch.finfo(one.dtype).eps ** 0.75
-    return bool((one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs()))

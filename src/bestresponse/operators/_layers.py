@@ -26,17 +26,27 @@ _ARGUMENTS: dict[Callable[..., Any], tuple[str, ...]] = {
     F.embedding: ("input", "weight", "padding_idx", "max_norm", "norm_type",
                   "scale_grad_by_freq", "sparse"),
 }  # fmt: skip
-BILINEAR = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+BILINEAR = (F.linear, *CONVOLUTIONS)
 """Layers that are linear in their input and in their weight."""
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One layer's call: the function, its arguments by name, and what came out."""
+    """One layer's call: the function, its arguments by name, and what came out.
+
+    `version` is the output's when it came out: a later one says that it was overwritten since.
+    """
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
     output: Tensor
+    version: int = 0
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the output was changed in place, as `nn.ReLU(inplace=True)` does."""
+        return self.output._version != self.version
 
 
 class Recording(TorchFunctionMode):
@@ -44,27 +54,35 @@ class Recording(TorchFunctionMode):
 
     Args:
         functions: which layers; all known ones by default.
+        copies: hand out copies of the outputs, so that nothing can overwrite what is recorded.
     """
 
-    def __init__(self, functions: tuple[Callable[..., Any], ...] = tuple(_ARGUMENTS)) -> None:
+    def __init__(
+        self,
+        functions: tuple[Callable[..., Any], ...] = tuple(_ARGUMENTS),
+        *,
+        copies: bool = False,
+    ) -> None:
         super().__init__()
         self.calls: list[LayerCall] = []
-        self._functions = functions
+        self._functions, self._copies = functions, copies
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if func in self._functions:
-            self.calls.append(LayerCall(func, _named(func, args, kwargs), output))
-        return output
+        if func not in self._functions:
+            return output
+        self.calls.append(LayerCall(func, _named(func, args, kwargs), output, output._version))
+        return output.clone() if self._copies else output
 
 
 class Tangents(TorchFunctionMode):
     """Forward mode that does not compute again what a recording knows.
 
     The output of a linear layer or a convolution is taken from the recording, and only its tangent
-    is computed: two thirds of what forward mode costs by itself. Must see the same calls.
+    is computed: two thirds of what forward mode costs by itself. Must see the same calls, none of
+    whose outputs is overwritten.
     """
 
     def __init__(self, calls: list[LayerCall]) -> None:

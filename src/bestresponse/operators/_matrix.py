@@ -114,3 +114,10 @@ class Identity(LinearOperator):
     def inverse(self, damping: float = 0.0) -> LinearOperator:
         """The operator (I + damping·I)⁻¹."""
         return self * (1 / (1 + damping))
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; NaN where the matrix is not finite, which LAPACK refuses."""
+    finite = matrix.isfinite().all()
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrix, 0))
+    return torch.where(finite, values, torch.nan), vectors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,13 @@ from torch.autograd import forward_ad
 from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._tree import Layout, Partial, Tree, leaves_of
-from bestresponse.operators._layers import BILINEAR, LayerCall, Recording, Tangents
+from bestresponse.operators._layers import (
+    BILINEAR,
+    CONVOLUTIONS,
+    LayerCall,
+    Recording,
+    Tangents,
+)
 
 
 class Outputs:
@@ -56,15 +63,23 @@ class Outputs:
         self.params, self.hyper = leaves_of(params), leaves_of(hyper)
         self._predict = predict
         recording = Recording() if record else Recording(BILINEAR)
-        with recording:
-            value = predict(self.params, self.hyper)
+        value = self._recorded(recording)
+        overwritten = any(call.is_overwritten for call in recording.calls)
+        if record and overwritten:
+            recording = Recording(copies=True)
+            value = self._recorded(recording)
         self.graph = _checked(value)
         self.value = value.detach()
-        self.calls = recording.calls
-        self._forward_mode = any(_is_convolution(call) for call in self.calls)
-        self.untested = self._forward_mode
-        if not record:
-            self.calls = [_detached(call) for call in self.calls] if self._forward_mode else []
+        self.calls = recording.calls if record else []
+        known = [call for call in recording.calls if call.function in BILINEAR]
+        self._forward_mode = self.untested = not overwritten and any(
+            call.function in CONVOLUTIONS for call in known
+        )
+        self._known = [_detached(call) for call in known] if self._forward_mode else []
+
+    def _recorded(self, recording: Recording) -> Tensor:
+        with recording:
+            return self._predict(self.params, self.hyper)
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Jᵀu as a flat vector (n,), for u of the outputs' shape."""
@@ -82,6 +97,30 @@ class Outputs:
     def distrust_forward_mode(self) -> None:
         """Take Jv by reverse mode from now on."""
         self._forward_mode = self.untested = False
+        self._known = []
+
+    def check(self, vector: Tensor, image: Tensor, cotangent: Tensor, back: Tensor) -> bool:
+        """Test forward mode by ⟨v, Jᵀu⟩ = ⟨Jv, u⟩; False if it failed and Jv must be taken again.
+
+        Args:
+            vector: v.
+            image: Jv.
+            cotangent: u.
+            back: Jᵀu.
+        """
+        one, other = vector @ back, (image.to(vector) * cotangent.to(vector)).sum()
+        if not bool(_agree(one, other)):
+            self.distrust_forward_mode()
+            return False
+        self.untested = bool((one == 0) & (other == 0))  # zeros prove nothing
+        return True
+
+    def tested_jvp(self, vector: Tensor) -> Tensor:
+        """Jv, tested by a product with Jᵀ if nothing has tested forward mode yet."""
+        image = self.jvp(vector)
+        if self.untested and not self.check(vector, image, image, self.vjp(image)):
+            return self.jvp(vector)
+        return image
 
     def _pull_back(self, cotangent: Tensor, *, create_graph: bool = False) -> Partial:
         with autograd_errors():
@@ -121,6 +160,8 @@ class Outputs:
         cotangent, transposed = self._transposed
         pieces = self.layout.unflatten(vector)
         active = {n: leaf for n, leaf in transposed.items() if leaf is not None}
+        if not active:
+            return torch.zeros_like(self.value)
         with autograd_errors():
             (tangent,) = torch.autograd.grad(
                 list(active.values()),
@@ -132,6 +173,7 @@ class Outputs:
         return tangent
 
     def _jvp_forward(self, vector: Tensor) -> Tensor:
+        _load_forward_mode()
         pieces = self.layout.unflatten(vector)
         hyper = {name: leaf.detach() for name, leaf in self.hyper.items()}
         with torch.no_grad(), forward_ad.dual_level():
@@ -139,10 +181,23 @@ class Outputs:
                 name: forward_ad.make_dual(leaf.detach(), pieces[name])
                 for name, leaf in self.params.items()
             }
-            with Tangents(self.calls):
+            with Tangents(self._known):
                 value = self._predict(params, hyper)
             tangent = forward_ad.unpack_dual(value).tangent
         return torch.zeros_like(self.value) if tangent is None else tangent
+
+
+@cache
+def _load_forward_mode() -> None:
+    """PyTorch warns of its own code where forward mode is first used."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
+def _agree(one: Tensor, other: Tensor) -> Tensor:
+    tolerance = 1e3 * torch.finfo(one.dtype).eps ** 0.75
+    return (one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs())
 
 
 def _checked(value: object) -> Tensor:
@@ -153,10 +208,6 @@ def _checked(value: object) -> Tensor:
     if not value.requires_grad:
         raise InputError("predict does not depend on the parameters; return the model's outputs.")
     return value
-
-
-def _is_convolution(call: LayerCall) -> bool:
-    return call.function is not torch.nn.functional.linear
 
 
 def _detached(call: LayerCall) -> LayerCall:
