@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -98,6 +98,11 @@ class Layout:
     def space(self) -> Space:
         """What the flat vector looks like."""
         return Space(self.size, self.dtype, self.device)
+
+    def uniform(self) -> Layout:
+        """The same names and shapes, all of the flat vector's type and device."""
+        count = len(self.names)
+        return replace(self, dtypes=(self.dtype,) * count, devices=(self.device,) * count)
 
     def flatten(self, tree: Mapping[str, Tensor]) -> Tensor:
         """One vector (size,) holding the leaves in order."""

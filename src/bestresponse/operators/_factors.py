@@ -7,7 +7,7 @@ matrix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from bestresponse._errors import InputError
 from bestresponse._guards import names
-from bestresponse._tree import Tree
+from bestresponse._tree import Layout, Tree
 from bestresponse.operators._gauss_newton import PulledBack
 from bestresponse.operators._layers import LayerCall
+from bestresponse.operators._outputs import Outputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerFactors:
     """Inputs and propagated gradients of one linear layer or convolution.
 
@@ -52,7 +53,7 @@ class LayerFactors:
         return torch.cat([matrix, tree[self.bias].reshape(groups, -1, 1)], 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiagonalFactors:
     """Gradients of a parameter that acts on each entry by itself.
 
@@ -73,6 +74,14 @@ class Factors:
     diagonals: tuple[DiagonalFactors, ...]
     uncovered: tuple[str, ...]
 
+    def row_by_row(self, rows: int) -> Factors:
+        """Without the layers that do not see these rows in their first dimension."""
+        layers = tuple(layer for layer in self.layers if layer.inputs.shape[1] == rows)
+        diagonals = tuple(part for part in self.diagonals if part.gradients.shape[1] == rows)
+        others = [name for one in self.layers if one not in layers for name in one.names]
+        others += [one.name for one in self.diagonals if one not in diagonals]
+        return Factors(layers, diagonals, (*self.uncovered, *others))
+
 
 def layer_factors(point: PulledBack, columns: Sequence[Tensor]) -> Factors:
     """The factors of every known layer.
@@ -86,27 +95,58 @@ def layer_factors(point: PulledBack, columns: Sequence[Tensor]) -> Factors:
     """
     outputs = point.outputs
     roles = {id(leaf): name for name, leaf in outputs.params.items()}
-    calls = [call for call in outputs.calls if id(call.arguments.get("weight")) in roles]
-    weights = [roles[id(call.arguments["weight"])] for call in calls]
-    _refuse_shared(weights)
-    propagated = _propagated(outputs.graph, [call.output for call in calls], columns)
+    calls = [call for call in outputs.calls if _is_known(call) and _role(call, "weight", roles)]
+    owned = [_role(call, side, roles) for call in calls for side in ("weight", "bias")]
+    _refuse_shared([name for name in owned if name])
+    propagated = _propagated(outputs, [call.output for call in calls], columns)
     layers: list[LayerFactors] = []
     diagonals: list[DiagonalFactors] = []
-    for call, weight, gradients in zip(calls, weights, propagated, strict=True):
-        bias_leaf = call.arguments.get("bias")
-        bias = roles.get(id(bias_leaf))
+    for call, gradients in zip(calls, propagated, strict=True):
+        weight, bias = _role(call, "weight", roles), _role(call, "bias", roles)
+        assert weight is not None
         with torch.no_grad():
+            call = _widened(call, outputs.layout)
             if call.function is F.linear:
                 layers.append(_linear(call, weight, bias, gradients))
             elif call.function is F.conv2d:
                 layers.append(_convolution(call, weight, bias, gradients))
             elif call.function is F.embedding:
                 diagonals.append(_embedding(call, weight, gradients))
-            elif call.function in (F.layer_norm, F.batch_norm, F.group_norm):
+            else:
                 diagonals += _affine(call, weight, bias, gradients)
     covered = {name for layer in layers for name in layer.names} | {d.name for d in diagonals}
     uncovered = tuple(name for name in outputs.params if name not in covered)
     return Factors(tuple(layers), tuple(diagonals), uncovered)
+
+
+_NORMS = (F.layer_norm, F.batch_norm, F.group_norm)
+
+
+def _is_known(call: LayerCall) -> bool:
+    """Whether it is a layer with factors, on a batch, that the outputs may depend on."""
+    if not call.output.requires_grad:
+        return False
+    if call.function is F.conv2d:
+        return call.output.ndim == 4
+    if call.function is F.layer_norm:
+        return call.output.ndim > len(call.arguments["normalized_shape"])
+    return call.function in (F.linear, F.embedding, *_NORMS)
+
+
+def _role(call: LayerCall, side: str, roles: Mapping[int, str]) -> str | None:
+    """The name of the parameter that is the call's weight or bias."""
+    return roles.get(id(call.arguments.get(side)))
+
+
+def _widened(call: LayerCall, layout: Layout) -> LayerCall:
+    """Arguments where and as precise as the flat vectors are: autocast rounds them."""
+    arguments = {
+        name: value.detach().to(layout.device, layout.dtype if value.is_floating_point() else None)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in call.arguments.items()
+    }
+    return replace(call, arguments=arguments)
 
 
 def _refuse_shared(weights: Sequence[str]) -> None:
@@ -119,7 +159,7 @@ def _refuse_shared(weights: Sequence[str]) -> None:
 
 
 def _propagated(
-    graph: Tensor, layer_outputs: Sequence[Tensor], columns: Sequence[Tensor]
+    outputs: Outputs, layer_outputs: Sequence[Tensor], columns: Sequence[Tensor]
 ) -> list[Tensor]:
     """For each layer's output, the gradients of ⟨f, column⟩: (columns, *output's shape)."""
     if not layer_outputs:
@@ -127,15 +167,23 @@ def _propagated(
     with torch.enable_grad():
         rows = [
             torch.autograd.grad(
-                graph, layer_outputs, column, retain_graph=True, materialize_grads=True
+                outputs.graph,
+                layer_outputs,
+                column.to(outputs.value),
+                retain_graph=True,
+                materialize_grads=True,
             )
             for column in columns
         ]
-    return [torch.stack(gradients) for gradients in zip(*rows, strict=True)]
+    layout = outputs.layout
+    return [
+        torch.stack(gradients).to(layout.device, layout.dtype)
+        for gradients in zip(*rows, strict=True)
+    ]
 
 
 def _linear(call: LayerCall, weight: str, bias: str | None, gradients: Tensor) -> LayerFactors:
-    inputs = call.arguments["input"].detach()
+    inputs = call.arguments["input"]
     inputs = inputs.reshape(1, inputs.shape[0] if inputs.ndim > 1 else 1, -1, inputs.shape[-1])
     columns, outs = gradients.shape[0], gradients.shape[-1]
     gradients = gradients.reshape(columns, 1, inputs.shape[1], -1, outs)
@@ -144,7 +192,7 @@ def _linear(call: LayerCall, weight: str, bias: str | None, gradients: Tensor) -
 
 def _convolution(call: LayerCall, weight: str, bias: str | None, gradients: Tensor) -> LayerFactors:
     given = call.arguments
-    inputs, kernel = given["input"].detach(), given["weight"].shape[2:]
+    inputs, kernel = given["input"], given["weight"].shape[2:]
     padding, groups = given.get("padding", 0), given.get("groups", 1)
     stride, dilation = given.get("stride", 1), given.get("dilation", 1)
     if isinstance(padding, str):
@@ -178,6 +226,9 @@ def _with_bias(layer: LayerFactors) -> LayerFactors:
 def _embedding(call: LayerCall, weight: str, gradients: Tensor) -> DiagonalFactors:
     index, table = call.arguments["input"], call.arguments["weight"]
     columns, rows = gradients.shape[0], index.shape[0] if index.ndim else 1
+    padding = call.arguments.get("padding_idx")
+    if padding is not None:  # its row is never trained
+        gradients = gradients * (index != padding % len(table))[..., None]
     scattered = gradients.new_zeros(columns, rows, *table.shape)
     place = index.reshape(1, rows, -1, 1).expand(columns, rows, -1, table.shape[1])
     flat = gradients.reshape(columns, rows, -1, table.shape[1])
@@ -190,14 +241,24 @@ def _affine(
     """The scale sees what is normalized, the shift sees the gradient as it is."""
     scale = call.arguments["weight"]
     shape = _broadcast_shape(call, scale)
-    shift = call.arguments.get("bias")
-    with torch.no_grad():
-        shifted = call.output.detach() - (0 if shift is None else shift.detach().view(shape))
-        normalized = shifted / scale.detach().view(shape)
-    found = [DiagonalFactors(weight, _per_row(gradients * normalized, shape, scale))]
+    products = gradients * _normalized(call)
+    found = [DiagonalFactors(weight, _per_row(products, shape, scale))]
     if bias is not None:
         found.append(DiagonalFactors(bias, _per_row(gradients, shape, scale)))
     return found
+
+
+def _normalized(call: LayerCall) -> Tensor:
+    """What the scale sees; computed again, since a scale of zero leaves nothing of it."""
+    given = call.arguments
+    inputs, eps = given["input"], given.get("eps", 1e-5)
+    if call.function is F.layer_norm:
+        return F.layer_norm(inputs, given["normalized_shape"], eps=eps)
+    if call.function is F.group_norm:
+        return F.group_norm(inputs, given["num_groups"], eps=eps)
+    if given.get("training", False):
+        return F.batch_norm(inputs, None, None, training=True, eps=eps)
+    return F.batch_norm(inputs, given["running_mean"], given["running_var"], eps=eps)
 
 
 def _broadcast_shape(call: LayerCall, scale: Tensor) -> tuple[int, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from bestresponse._errors import InputError
 from bestresponse._tree import Layout, Space
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._factors import DiagonalFactors, Factors, LayerFactors
@@ -20,7 +22,8 @@ class WoodburyInverse(LinearOperator):
 
     The Gram matrix GD⁻¹Gᵀ is made from the two sides of each layer's gradients, so that no
     gradient is ever written out where layers see one position a row; G itself is applied through
-    the model, on the chosen rows only.
+    the model, on the chosen rows only. The two must belong together, or the inverse may be
+    indefinite; one random combination of the terms tells.
 
     Args:
         part: curvature of the chosen rows, recorded.
@@ -28,6 +31,9 @@ class WoodburyInverse(LinearOperator):
         columns: cotangents, (columns, rows, ...).
         terms: (rank, 2), the column and the row of each term.
         diagonal: D by parameter, a number each.
+
+    Raises:
+        InputError: if no layer is known, or the Gram matrix is not that of the model.
     """
 
     def __init__(
@@ -38,16 +44,10 @@ class WoodburyInverse(LinearOperator):
         terms: Tensor,
         diagonal: Mapping[str, float],
     ) -> None:
-        self._part, self._terms = part, terms
-        self._vectors = (
-            columns.flatten(2)[terms[:, 0], terms[:, 1]]
-            if columns.ndim > 2
-            else (columns[terms[:, 0], terms[:, 1]][:, None])
-        )
-        gram = gram_matrix(factors, terms, diagonal)
-        gram.diagonal().add_(1)
-        self._factor = torch.linalg.cholesky(gram)
-        layout = self.layout
+        layout = part.outputs.layout
+        self._part, self._terms = part, terms.to(layout.device)
+        chosen = columns.flatten(2) if columns.ndim > 2 else columns[..., None]
+        self._vectors = chosen[terms[:, 0], terms[:, 1]].to(layout.device, layout.dtype)
         # parameters that no factor covers are divided by the diagonal alone
         self._inverse_diagonal = _constant(layout, {n: 1 / d for n, d in diagonal.items()})
         self._covered = (
@@ -55,6 +55,26 @@ class WoodburyInverse(LinearOperator):
             if factors.uncovered
             else None
         )
+        gram = gram_matrix(factors, self._terms, diagonal)
+        self._check(gram)
+        # rounded products with G must not outgrow the Gram matrix, or the inverse is indefinite
+        gram *= 1 + 8 * torch.finfo(part.outputs.value.dtype).eps
+        gram.diagonal().add_(1)
+        self._factor, _ = torch.linalg.cholesky_ex(gram)  # fails for what is not finite only
+
+    def _check(self, gram: Tensor) -> None:
+        """Compare Gx with GD⁻¹Gᵀx through the model: in both directions of differentiation."""
+        x = 2.0 * (torch.arange(len(gram), device=gram.device) % 2) - 1
+        outputs = self._part.outputs
+        x = x.to(gram)
+        scaled = self._inverse_diagonal * self._transposed(x)
+        image = outputs.tested_jvp(scaled)
+        if not _close(self._along(image), gram @ x, outputs.value.dtype):
+            raise InputError(
+                "Woodbury needs rows that do not see each other, in the first dimension of every "
+                "layer (batch norm in training mode mixes them), and each weight in one layer "
+                "alone; use br.KFAC or br.Nystrom."
+            )
 
     @property
     def layout(self) -> Layout:
@@ -69,13 +89,21 @@ class WoodburyInverse(LinearOperator):
     def mv(self, vector: Tensor) -> Tensor:
         """The product with a vector (n,): Jv and Jᵀu on the chosen rows."""
         scaled = vector * self._inverse_diagonal
-        image = self._part.outputs.jvp(self._masked(scaled))
-        along = (image.flatten(1)[self._terms[:, 1]] * self._vectors).sum(1)
-        solved = torch.cholesky_solve(along[:, None], self._factor)
-        cotangent = torch.zeros_like(image).flatten(1)
-        cotangent.index_add_(0, self._terms[:, 1], solved * self._vectors)
-        back = self._part.outputs.vjp(cotangent.reshape(image.shape))
-        return scaled - self._inverse_diagonal * self._masked(back)
+        along = self._along(self._part.outputs.jvp(self._masked(scaled)))
+        solved = torch.cholesky_solve(along[:, None], self._factor)[:, 0]
+        return scaled - self._inverse_diagonal * self._transposed(solved)
+
+    def _along(self, image: Tensor) -> Tensor:
+        """⟨u_k, image⟩ for each term."""
+        rows = image.reshape(len(image), -1)[self._terms[:, 1]]
+        return (rows.to(self._vectors) * self._vectors).sum(1)
+
+    def _transposed(self, weights: Tensor) -> Tensor:
+        """Gᵀ of a weight for each term."""
+        value = self._part.outputs.value
+        cotangent = self._vectors.new_zeros(len(value), self._vectors.shape[1])
+        cotangent.index_add_(0, self._terms[:, 1], weights[:, None] * self._vectors)
+        return self._masked(self._part.outputs.vjp(cotangent.reshape(value.shape).to(value)))
 
     def _masked(self, vector: Tensor) -> Tensor:
         return vector if self._covered is None else vector * self._covered
@@ -83,7 +111,7 @@ class WoodburyInverse(LinearOperator):
 
 def gram_matrix(factors: Factors, terms: Tensor, diagonal: Mapping[str, float]) -> Tensor:
     """GD⁻¹Gᵀ for the chosen terms, (rank, rank)."""
-    parts = [_layer_gram(layer, terms) / diagonal[layer.weight] for layer in factors.layers]
+    parts = [_layer_gram(_scaled(layer, diagonal), terms) for layer in factors.layers]
     parts += [_diagonal_gram(part, terms) / diagonal[part.name] for part in factors.diagonals]
     return _total(parts)
 
@@ -91,20 +119,30 @@ def gram_matrix(factors: Factors, terms: Tensor, diagonal: Mapping[str, float]) 
 def squared_lengths(factors: Factors, diagonal: Mapping[str, float]) -> Tensor:
     """The diagonal of GD⁻¹Gᵀ for all terms, (columns, rows)."""
     parts = []
-    for layer in factors.layers:
+    for layer in (_scaled(layer, diagonal) for layer in factors.layers):
         if layer.inputs.shape[2] == 1:
             inputs = layer.inputs.square().sum((2, 3))
-            lengths = (layer.gradients.square().sum((3, 4)) * inputs).sum(1)
+            parts.append((layer.gradients.square().sum((3, 4)) * inputs).sum(1))
         else:  # of a sum over positions, without writing it out
             inputs = layer.inputs @ layer.inputs.mT
-            lengths = torch.einsum("cgrpo,cgrqo,grpq->cr", layer.gradients, layer.gradients, inputs)
-        parts.append(lengths / diagonal[layer.weight])
+            both = (layer.gradients, layer.gradients, inputs)
+            parts.append(torch.einsum("cgrpo,cgrqo,grpq->cr", *both))
     for part in factors.diagonals:
         parts.append(part.gradients.flatten(2).square().sum(2) / diagonal[part.name])
     return _total(parts)
 
 
+def _scaled(layer: LayerFactors, diagonal: Mapping[str, float]) -> LayerFactors:
+    """The layer with its inputs over the roots of D: the bias has another one than the weight."""
+    inputs = layer.inputs / diagonal[layer.weight] ** 0.5
+    if layer.bias is not None:
+        inputs[..., -1] = diagonal[layer.bias] ** -0.5
+    return replace(layer, inputs=inputs)
+
+
 def _total(parts: Sequence[Tensor]) -> Tensor:
+    if not parts:
+        raise InputError("Woodbury knows no layer of this model; use br.Nystrom.")
     return torch.stack(list(parts)).sum(0)
 
 
@@ -135,3 +173,9 @@ def _constant(layout: Layout, values: Mapping[str, float]) -> Tensor:
         for name, size in zip(layout.names, layout.sizes, strict=True)
     ]
     return torch.cat(numbers)
+
+
+def _close(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two vectors are the same, as precisely as `dtype` has it; nothing is said of NaN."""
+    tolerance = min(100 * torch.finfo(dtype).eps ** 0.75, 0.3)
+    return not bool((one - other).norm() > tolerance * (one.norm() + other.norm()))

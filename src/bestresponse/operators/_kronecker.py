@@ -12,6 +12,7 @@ from bestresponse._result import Memory
 from bestresponse._tree import Layout, Space, Tree
 from bestresponse.operators._base import LinearOperator
 from bestresponse.operators._factors import Factors, LayerFactors
+from bestresponse.operators._matrix import eigh
 
 _OVERSAMPLED = 10  # columns of a random sketch beyond the rank that is kept
 
@@ -35,12 +36,12 @@ class Eigen:
         """All eigenpairs up to `rank` of them; beyond it the leading ones, by a random sketch."""
         size = matrix.shape[-1]
         if rank is None or size <= rank + _OVERSAMPLED:
-            values, vectors = torch.linalg.eigh(matrix)
+            values, vectors = eigh(matrix)
             return cls(values.clamp(min=0), vectors, torch.zeros_like(values[..., 0]))
         generator = torch.Generator().manual_seed(0)
         sketch = torch.randn(size, rank + _OVERSAMPLED, generator=generator)
         basis, _ = torch.linalg.qr(matrix @ (matrix @ sketch.to(matrix)))
-        values, rotation = torch.linalg.eigh(basis.mT @ matrix @ basis)
+        values, rotation = eigh(basis.mT @ matrix @ basis)
         rest = matrix.diagonal(dim1=-2, dim2=-1).sum(-1) - values.sum(-1)
         tail = rest.clamp(min=0) / (size - values.shape[-1])
         return cls(values.clamp(min=0), basis @ rotation, tail)
@@ -120,7 +121,7 @@ class Kronecker(LinearOperator):
         blocks: tuple[KroneckerBlock, ...],
         diagonals: Mapping[str, Tensor],
     ) -> None:
-        self.layout, self.blocks, self.diagonals = layout, blocks, dict(diagonals)
+        self.layout, self.blocks, self.diagonals = layout.uniform(), blocks, dict(diagonals)
 
     @classmethod
     def of(cls, layout: Layout, factors: Factors, rank: int | None = None) -> Kronecker:
