@@ -19,7 +19,7 @@ from bestresponse._modules import Parameters, is_compiled, live_parameters
 from bestresponse._peak_memory import PeakMemory
 from bestresponse._problem import Batches, Problem, Pure
 from bestresponse._purify import Batch, LiveModules, captured_modules
-from bestresponse._result import Memory, Result, Stats
+from bestresponse._result import Memory, Result, Stats, map_memory
 from bestresponse._tree import Tree
 from bestresponse.methods import Hypergradient, Method, Report
 from bestresponse.methods._base import replace_report
@@ -282,15 +282,9 @@ def _is_power_of_two(number: int) -> bool:
 
 
 def _copied(memory: Memory) -> Memory:
-    """The same nested dicts with tensors of their own."""
-    return {
-        key: _copied(item)
-        if isinstance(item, dict)
-        else item.clone()
-        if isinstance(item, Tensor)
-        else item
-        for key, item in memory.items()
-    }
+    """The same with tensors of their own."""
+    copies: Memory = map_memory(torch.clone, memory)
+    return copies
 
 
 def _same_mode() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -9,7 +10,18 @@ from typing import Any
 from torch import Tensor
 
 Memory = dict[str, Any]
-"""What one solve leaves for the next: nested dicts of tensors, numbers and strings."""
+"""What one solve leaves for the next: nested dicts and lists of tensors, numbers and strings."""
+
+
+def map_memory(function: Callable[[Tensor], Tensor], memory: Any) -> Any:
+    """`function` of the tensors in a memory, of any depth; everything else as it is."""
+    if isinstance(memory, Tensor):
+        return function(memory)
+    if isinstance(memory, dict):
+        return {key: map_memory(function, item) for key, item in memory.items()}
+    if isinstance(memory, list):
+        return [map_memory(function, item) for item in memory]
+    return memory
 
 
 class Result(Enum):

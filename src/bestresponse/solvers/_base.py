@@ -113,6 +113,10 @@ class Preconditioner(Solver):
     def inverse(self, built: Memory, operator: LinearOperator) -> LinearOperator:
         """M ≈ A⁻¹ from what was built, perhaps for an earlier operator."""
 
+    def signature(self, operator: LinearOperator) -> str:
+        """What must be the same for something that was built to fit another operator."""
+        return str(operator.space)
+
     def uncovered(self, built: Memory) -> tuple[str, ...]:
         """Parameters outside of its structure."""
         return ()

@@ -12,7 +12,7 @@ from bestresponse._result import Memory
 from bestresponse.operators import Diagonal, Kronecker, LinearOperator, layer_factors
 from bestresponse.solvers._base import Preconditioner
 from bestresponse.solvers._cg import FewSteps
-from bestresponse.solvers._structure import Structure, mean_diagonal
+from bestresponse.solvers._structure import Structure, mean_diagonal, model_of, parameters_of
 
 _RAISED = 1.5  # times the mean diagonal, since Kronecker factors miss some curvature
 _FEW = 5
@@ -46,6 +46,22 @@ class KFAC(Preconditioner):
 
     Source: Martens, Grosse, "Optimizing Neural Networks with Kronecker-Factored Approximate
     Curvature" (2015), https://arxiv.org/abs/1503.05671
+
+    Example:
+        Linear regression on two unit vectors has the curvature I = A⊗G.
+
+        >>> import bestresponse as br
+        >>> from torch.nn.functional import linear
+        >>> predict = lambda params, hyper: linear(torch.eye(2), params["w"])
+        >>> loss = lambda outputs, params, hyper: 0.5 * (outputs - hyper["t"]).square().sum()
+        >>> inner = lambda params, hyper: loss(predict(params, hyper), params, hyper)
+        >>> outer = lambda params, hyper: params["w"].sum()  # w* = tᵀ
+        >>> at = {"w": torch.zeros(1, 2)}, {"t": torch.zeros(2, 1)}
+        >>> curvature = br.GaussNewton(predict, loss)
+        >>> method = br.Implicit(br.KFAC(damping=1.0), curvature=curvature)
+        >>> br.hypergradient(inner, outer, *at, method).value["t"]  # 1 / (1 + damping)
+        tensor([[0.5000],
+                [0.5000]])
     """
 
     damping: float | None = None
@@ -70,7 +86,8 @@ class KFAC(Preconditioner):
         """Factors from a part of the rows."""
         structure = Structure.of(operator, "KFAC")
         generator = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(structure.model.rows, generator=generator)[: self.rows]
+        # in their order: what a closure holds for each row beside the batch is not permuted
+        rows = torch.randperm(structure.model.rows, generator=generator)[: self.rows].sort().values
         part = structure.model.on_rows(rows)
         columns = combined(part.middle.roots(), self.draws, generator)
         # these rows stand for all
@@ -101,6 +118,10 @@ class KFAC(Preconditioner):
         pieces = structure.layout.unflatten(structure.diagonal).values()
         spreads = [piece.std(correction=0) / piece.mean() for piece in pieces]
         return _FEW if bool((torch.stack(spreads) > 1).any()) else 0
+
+    def signature(self, operator: LinearOperator) -> str:
+        """Of the parameters too, by name."""
+        return parameters_of(model_of(operator, "KFAC"))
 
     def uncovered(self, built: Memory) -> tuple[str, ...]:
         """Parameters that no factor covers."""

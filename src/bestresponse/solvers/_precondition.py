@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._result import Memory
+from bestresponse._result import Memory, map_memory
 from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import Inexact, IterativeSolver, Preconditioner, Solver, System
@@ -33,11 +33,17 @@ def carry(
     solver: Preconditioner, operator: LinearOperator, memory: Memory
 ) -> tuple[Memory, Memory]:
     """What was built for this solve or an earlier one, and what to carry on."""
-    what = f"{solver} on {operator.space}"
+    if solver.refresh == 1:  # nothing is used again
+        return solver.build(operator), {}
+    what = f"{solver} on {solver.signature(operator)}"
     age = memory.get("age", 0)
     stale = memory.get("what") != what or age >= solver.refresh
-    built = solver.build(operator) if stale else memory["built"]
-    return built, {"built": built, "age": 1 if stale else age + 1, "what": what}
+    if stale:
+        built, age = solver.build(operator), 0
+    else:  # a state dict may have been loaded elsewhere
+        device = operator.space.device
+        built = map_memory(lambda tensor: tensor.to(device), memory["built"])
+    return built, {"built": built, "age": age + 1, "what": what}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,20 +40,41 @@ class Structure:
             InputError: if there is no Gauss-Newton part in it.
         """
         terms = operator.terms()
-        models = [(factor, term) for factor, term in terms if isinstance(term, PulledBack)]
-        if not models:
-            raise InputError(
-                f"{wanted_by} needs to see the model's layers; give the method a "
-                "curvature=br.GaussNewton(predict, loss, penalty) or br.Fisher(...)."
-            )
-        rest = [(factor, term) for factor, term in terms if not isinstance(term, PulledBack)]
+        models = _models(terms, wanted_by)
         space = operator.space
         diagonal = torch.zeros(space.size, dtype=space.dtype, device=space.device)
-        for factor, term in rest:
-            diagonal += factor * _diagonal(term)
-        first = models[0][1]
-        assert isinstance(first, PulledBack)
-        return cls(first, sum(factor for factor, _ in models), diagonal)
+        for factor, term in terms:
+            if not isinstance(term, PulledBack):
+                diagonal += factor * _diagonal(term)
+        return cls(models[0][1], sum(factor for factor, _ in models), diagonal)
+
+
+def model_of(operator: LinearOperator, wanted_by: str) -> PulledBack:
+    """The first Gauss-Newton term.
+
+    Raises:
+        InputError: if there is none.
+    """
+    return _models(operator.terms(), wanted_by)[0][1]
+
+
+def parameters_of(model: PulledBack) -> str:
+    """Size, type and device of the vectors, names and shapes of the parameters."""
+    layout = model.outputs.layout
+    shapes = (f"{n}{tuple(s)}" for n, s in zip(layout.names, layout.shapes, strict=True))
+    return f"{layout.space} {' '.join(shapes)}"
+
+
+def _models(
+    terms: Sequence[tuple[float, LinearOperator]], wanted_by: str
+) -> list[tuple[float, PulledBack]]:
+    models = [(factor, term) for factor, term in terms if isinstance(term, PulledBack)]
+    if not models:
+        raise InputError(
+            f"{wanted_by} needs to see the model's layers; give the method a "
+            "curvature=br.GaussNewton(predict, loss, penalty) or br.Fisher(...)."
+        )
+    return models
 
 
 def mean_diagonal(structure: Structure, own: float, wanted_by: str) -> dict[str, float]:

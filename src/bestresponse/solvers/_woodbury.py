@@ -11,7 +11,7 @@ from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse.operators import LinearOperator, WoodburyInverse, layer_factors, squared_lengths
 from bestresponse.solvers._base import Preconditioner
-from bestresponse.solvers._structure import Structure, mean_diagonal
+from bestresponse.solvers._structure import Structure, mean_diagonal, model_of, parameters_of
 
 _CANDIDATES = 2  # times as many terms are looked at as are kept
 
@@ -32,11 +32,28 @@ class Woodbury(Preconditioner):
     Args:
         rank: number of terms, at most rows × outputs.
         damping: its own, added for the preconditioner only.
-        refresh: the terms are chosen anew at every that many solves.
+        refresh: the terms are chosen anew at every that many solves; above 1 for calls with the
+            same batch.
 
     Source: the identity is Woodbury's, "Inverting Modified Matrices" (1950); for networks see
     Ren, Goldfarb, "Efficient Subsampled Gauss-Newton and Natural Gradient Methods for Training
     Neural Networks" (2019), https://arxiv.org/abs/1906.02353
+
+    Example:
+        Linear regression on two unit vectors has two terms; with both it is exact.
+
+        >>> import bestresponse as br
+        >>> from torch.nn.functional import linear
+        >>> predict = lambda params, hyper: linear(torch.eye(2), params["w"])
+        >>> loss = lambda outputs, params, hyper: 0.5 * (outputs - hyper["t"]).square().sum()
+        >>> inner = lambda params, hyper: loss(predict(params, hyper), params, hyper)
+        >>> outer = lambda params, hyper: params["w"].sum()  # w* = tᵀ
+        >>> at = {"w": torch.zeros(1, 2)}, {"t": torch.zeros(2, 1)}
+        >>> curvature = br.GaussNewton(predict, loss)
+        >>> method = br.Implicit(br.Woodbury(rank=2), damping=1.0, curvature=curvature)
+        >>> br.hypergradient(inner, outer, *at, method).value["t"]  # 1 / (1 + damping)
+        tensor([[0.5000],
+                [0.5000]])
     """
 
     rank: int = 256
@@ -62,7 +79,7 @@ class Woodbury(Preconditioner):
         if part.rows != len(rows):  # a batch that cannot be cut
             rows = torch.arange(part.rows)
         columns = part.middle.roots(ordered=True)
-        factors = layer_factors(part, list(columns))
+        factors = layer_factors(part, list(columns)).row_by_row(part.rows)
         lengths = squared_lengths(factors, mean_diagonal(structure, self.damping, "Woodbury"))
         best = lengths.flatten().topk(min(rank, lengths.numel())).indices
         return {
@@ -77,9 +94,14 @@ class Woodbury(Preconditioner):
         part = structure.model.on_rows(built["rows"])
         share = structure.weight * structure.model.share(part, built["rows"])
         columns = share**0.5 * part.middle.roots(ordered=True)
-        factors = layer_factors(part, list(columns))
+        factors = layer_factors(part, list(columns)).row_by_row(part.rows)
         diagonal = mean_diagonal(structure, self.damping, "Woodbury")
         return WoodburyInverse(part, factors, columns, built["terms"], diagonal)
+
+    def signature(self, operator: LinearOperator) -> str:
+        """Of the parameters too, by name, and of the outputs, whose rows and columns are chosen."""
+        model = model_of(operator, "Woodbury")
+        return f"{parameters_of(model)} {tuple(model.outputs.value.shape)}"
 
     def uncovered(self, built: Memory) -> tuple[str, ...]:
         """Parameters that no factor covers."""
