@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._guards import check_callable, check_scalar
+from bestresponse._guards import check_callable, check_scalar, check_used, names
 from bestresponse._problem import Problem
 from bestresponse._purify import Batch
 from bestresponse._tree import Tree, leaves_of
 from bestresponse.methods._points import HessianPoint, Point, SplitPoint
 from bestresponse.operators import Linearization, OutputHessian, Outputs, PulledBack, Scores
 
-_SAME = 1e-4  # relative difference of two evaluations of one loss, in float32
+_SAME = 0.6  # power of machine epsilon that two evaluations of one loss differ by: 7e-5 in float32
 
 
 class Curvature(ABC):
@@ -85,8 +85,11 @@ class GaussNewton(Curvature):
         hyper = leaves_of(problem.hyper)
         point = self._pulled_back(problem, batch, seed, hyper)
         penalty = _penalty_at(problem, self.penalty, seed)
-        assert isinstance(point.middle, OutputHessian)
         if problem.checked:
+            assert isinstance(point.middle, OutputHessian)
+            problem.check(point.outputs.graph.sum(), "predict")
+            problem.check(point.middle.loss, "loss")
+            self._check_loss(problem, point.outputs.value, batch, seed)
             total = point.middle.loss.detach() + (penalty.loss if penalty else 0)
             _check_same(problem, number, total)
         whole = _inner_at(problem, number) if point.outputs.depends_on_hyper() else None
@@ -105,10 +108,26 @@ class GaussNewton(Curvature):
         count = len(outputs.value) if outputs.value.ndim else 1
 
         def on_rows(rows: Tensor) -> PulledBack:
-            part = cut(batch, count, rows)
-            return self._pulled_back(problem, part, seed, hyper, record=True)
+            def of(part: Batch) -> PulledBack:
+                return self._pulled_back(problem, part, seed, hyper, record=True)
+
+            return _of_part(of, batch, count, rows)
 
         return PulledBack(outputs, middle, on_rows)
+
+    def _check_loss(self, problem: Problem, outputs: Tensor, batch: Batch, seed: int) -> None:
+        """Refuse a loss that depends on w past the outputs: that part would have no curvature."""
+        params = leaves_of(problem.params)
+        loss = problem.pure(self.loss)(
+            params, problem.hyper, batch, seed, outputs.clone().requires_grad_()
+        )
+        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        direct = [n for n, g in zip(params, gradients, strict=True) if g is not None]
+        if direct:
+            raise InputError(
+                f"The loss of the outputs depends on the parameter {names(direct)} itself; "
+                "move that part of it into penalty."
+            )
 
 
 @dataclass(frozen=True)
@@ -165,35 +184,39 @@ class Fisher(Curvature):
         penalty = _penalty_at(problem, self.penalty, seed)
         return SplitPoint(point, penalty, {}, _inner_at(problem, number))
 
-    def _pulled_back(
-        self, problem: Problem, batch: Batch, seed: int, *, record: bool = False
-    ) -> PulledBack:
-        outputs = _outputs(problem, self.predict, batch, seed, record=record)
+    def _pulled_back(self, problem: Problem, batch: Batch, seed: int) -> PulledBack:
+        outputs = _outputs(problem, self.predict, batch, seed)
         scores = self._scores(problem, outputs.value, batch, seed)
+        if problem.checked:
+            problem.check(outputs.graph.sum(), "predict")
 
         def on_rows(rows: Tensor) -> PulledBack:
-            part = cut(batch, len(outputs.value), rows)
-            return self._pulled_back(problem, part, seed, record=True)
+            def of(part: Batch) -> PulledBack:
+                some = _outputs(problem, self.predict, part, seed, record=True)
+                # the same targets: others would be another matrix
+                whole = len(some.value) != len(rows)
+                return PulledBack(some, Scores(scores if whole else scores[:, rows]))
+
+            return _of_part(of, batch, len(outputs.value), rows)
 
         return PulledBack(outputs, Scores(scores), on_rows)
 
     def _scores(self, problem: Problem, value: Tensor, batch: Batch, seed: int) -> Tensor:
         outputs = value.clone().requires_grad_()
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed + 1)
+
+        def scores(outputs: Tensor, *_: Any, **__: Any) -> Tensor:
             distribution = self.distribution(outputs)
-            if self.targets is None:
-                targets = [distribution.sample() for _ in range(self.draws)]
-            else:
-                pure = problem.pure(self.targets)
-                targets = [pure(problem.params, problem.hyper, batch, seed)]
+            targets = observed or [distribution.sample() for _ in range(self.draws)]
             likelihoods = [distribution.log_prob(target).sum() for target in targets]
             return torch.stack(
-                [
-                    torch.autograd.grad(likelihood, outputs, retain_graph=True)[0]
-                    for likelihood in likelihoods
-                ]
+                [torch.autograd.grad(one, outputs, retain_graph=True)[0] for one in likelihoods]
             )
+
+        at = problem.params, problem.hyper
+        observed = [problem.pure(self.targets)(*at, batch, seed)] if self.targets else []
+        # pure: seeded on the outputs' device
+        drawn: Tensor = problem.pure(scores)(*at, (), seed + 1, outputs)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -215,11 +238,24 @@ def cut(batch: Any, count: int, rows: Tensor) -> Any:
     if isinstance(batch, Tensor):
         has_rows = batch.ndim > 0 and len(batch) == count
         return batch[rows.to(batch.device)] if has_rows else batch
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return {key: cut(value, count, rows) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(cut(value, count, rows) for value in batch)
+        parts = [cut(value, count, rows) for value in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
+
+
+def _of_part(
+    make: Callable[[Batch], PulledBack], batch: Batch, count: int, rows: Tensor
+) -> PulledBack:
+    """The curvature of the given rows; of all, where closures hold a part of the batch."""
+    try:
+        return make(cut(batch, count, rows))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit each other
+        return make(batch)
 
 
 def _inner_at(problem: Problem, number: int) -> Linearization:
@@ -238,13 +274,20 @@ def _penalty_at(
     pure = problem.pure(penalty)
 
     def of_trees(params: Tree, hyper: Tree) -> Tensor:
-        return check_scalar(pure(params, hyper, (), seed), "penalty")
+        value = check_scalar(pure(params, hyper, (), seed), "penalty")
+        problem.check(value, "penalty")
+        return value
 
     return Linearization(of_trees, problem.params, problem.hyper, partial=True)
 
 
 def _outputs(
-    problem: Problem, predict: Callable[..., Tensor], batch: Batch, seed: int, *, record: bool
+    problem: Problem,
+    predict: Callable[..., Tensor],
+    batch: Batch,
+    seed: int,
+    *,
+    record: bool = False,
 ) -> Outputs:
     pure = problem.pure(predict)
     return Outputs(
@@ -257,11 +300,13 @@ def _outputs(
 
 def _check_same(problem: Problem, number: int, total: Tensor) -> None:
     """Refuse parts that do not add up to the inner loss: the curvature would be another's."""
-    batch = problem.inner_batches[number]
-    with torch.no_grad():
-        inner = problem.inner(problem.params, problem.hyper, batch, problem.seeds[0] + number)
-    expected, found = float(inner), float(total)
-    if abs(expected - found) > _SAME * max(abs(expected), abs(found), 1e-8):
+    params = leaves_of(problem.params)
+    inner = problem.inner_batch_loss(params, problem.hyper, number)
+    gradients = torch.autograd.grad(inner, list(params.values()), allow_unused=True)
+    check_used(gradients, params)
+    expected, found = float(inner.detach()), float(total)
+    tolerance = torch.finfo(torch.promote_types(inner.dtype, total.dtype)).eps ** _SAME
+    if abs(expected - found) > tolerance * max(abs(expected), abs(found), 1e-8):
         raise InputError(
             f"predict, loss and penalty give {found:.6g} where the inner loss is {expected:.6g}; "
             "inner(*batch) must equal loss(predict(*batch), *batch) + penalty()."
