@@ -1,1 +1,1 @@
-"""What one hypergradient costs, beside the peers. Run with `python -m benchmarks`."""
+"""Cost, memory and accuracy of hypergradients, beside the peers: `python -m benchmarks`."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import time
+from types import ModuleType
 
 import torch
 from rich.console import Console
 
-from benchmarks import peers, report
-from benchmarks.cost import Measurement, measure
-from benchmarks.entrants import ours
-from benchmarks.problems import HYPERS, PROBLEMS, make_case
+from benchmarks import accuracy, cost, memory, peers, product, report, scale
+from benchmarks.options import Options
+
+PARTS: dict[str, ModuleType] = {
+    "cost": cost,
+    "product": product,
+    "memory": memory,
+    "scale": scale,
+    "accuracy": accuracy,
+}
 
 
 def main() -> None:
     """Read the flags and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="timings of each row (7)")
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
-    parser.add_argument("--hyper", nargs="+", choices=HYPERS, default=list(HYPERS))
-    parser.add_argument("--only-ours", action="store_true", help="leave the peers out")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
+    parser.add_argument("--rounds", type=int, default=7, help="timings of each figure (7)")
+    parser.add_argument("--trial", action="store_true", help="a part of everything, not written")
+    parser.add_argument("--only-ours", action="store_true", help="leave the peers out; not written")
     flags = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -27,20 +35,20 @@ def main() -> None:
     found, states = ({}, {}) if flags.only_ours else peers.available()
     for name, state in states.items():
         console.print(f"{name} {state}")
-    results: dict[tuple[str, str], Measurement] = {}
-    with console.status("") as status:
-        for kind in flags.hyper:
-            for name in flags.problems:
-                status.update(f"{name}, λ = {HYPERS[kind]}")
-                case = make_case(PROBLEMS[name], kind, console.print)
-                entrants = [*ours(case), *(e for make in found.values() for e in make(case))]
-                results[kind, name] = measure(case, entrants, flags.rounds)
-    report.show(console, results)
-    if len(results) < len(HYPERS) * len(PROBLEMS) or flags.only_ours:
-        console.print("Not written: only a run of everything replaces the table.")
-        return
-    for path in report.write(results, report.setting(flags.rounds, states)):
-        console.print(f"written: {path.relative_to(path.parents[2])}")
+    for name in flags.parts or PARTS:
+        start = time.perf_counter()
+        with console.status(name) as status:
+            options = Options(flags.rounds, flags.trial, found, status.update, console.print)
+            results = PARTS[name].measure(options)
+        page = PARTS[name].page(results)
+        report.show(console, page)
+        console.print(f"{name}: {time.perf_counter() - start:.0f} s")
+        if flags.trial or flags.only_ours:
+            console.print("Not written: only a full run replaces the tables.")
+            continue
+        for path in report.write(name, page, results, report.setting(flags.rounds, states)):
+            console.print(f"written: {path.relative_to(path.parents[2])}")
 
 
-main()
+if __name__ == "__main__":
+    main()

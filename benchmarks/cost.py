@@ -5,16 +5,23 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from benchmarks.entrants import Entrant
-from benchmarks.problems import Case
+from benchmarks.clock import interleaved
+from benchmarks.entrants import Entrant, ours
+from benchmarks.options import Options
+from benchmarks.problems import DECAYS, HYPERS, PROBLEMS, make_case
+from benchmarks.report import Page, Table, Target
 
-_SHORTEST = 0.1  # seconds of one timing: far above what the clock can tell apart
+_TEXT = (
+    "In units of one plain training gradient on the same batch with respect to the weights only, "
+    "decay included. A hypergradient is one call and its `backward()`: the graph, the products, "
+    "the mixed product and the outer gradient. Median of the rounds, [least–most]; process CPU "
+    "time, one thread, all rows interleaved in one process."
+)
 
 
 @dataclass(frozen=True)
@@ -45,47 +52,53 @@ class Cost:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All entrants on one problem, and the unit in milliseconds."""
+    """All entrants on one problem with one kind of hyperparameter; the unit in milliseconds."""
 
+    hyper: str
+    problem: str
     unit_ms: float
     costs: tuple[Cost, ...]
 
+    def find(self, method: str, library: str = "bestresponse", note: str = "") -> Cost:
+        """One row."""
+        wanted = (method, library, note)
+        return next(c for c in self.costs if (c.method, c.library, c.note) == wanted)
 
-def measure(case: Case, entrants: Iterable[Entrant], rounds: int) -> Measurement:
-    """Time every entrant once a round, with the plain gradient before and after each.
 
-    A ratio is to the mean of the two neighbouring timings of the unit, so that a machine that
-    slows down for a while slows both.
+def measure(options: Options) -> list[Measurement]:
+    """Every problem with both kinds of hyperparameters; the first one alone in a trial."""
+    pairs = [(kind, name) for kind in HYPERS for name in PROBLEMS]
+    return [_measured(kind, name, options) for kind, name in pairs[: 1 if options.trial else None]]
 
-    Args:
-        case: what is differentiated.
-        entrants: ours first, since the others' results are compared with it.
-        rounds: number of ratios of each.
-    """
-    torch.set_num_threads(1)
-    tried = _tried(list(entrants))
-    running = [entrant for entrant, cost, _ in tried if not cost.failure]
-    repeats = [_repeats(seconds) for _, cost, seconds in tried if not cost.failure]
-    unit = case.plain_gradient()
-    unit()
-    unit_repeats = _repeats(_seconds(unit, 3))
-    ratios: dict[int, list[float]] = {id(entrant): [] for entrant in running}
-    units = []
-    for _ in range(rounds):
-        before = _seconds(unit, unit_repeats)
-        for entrant, count in zip(running, repeats, strict=True):
-            own, after = _seconds(entrant.run, count), _seconds(unit, unit_repeats)
-            ratios[id(entrant)].append(own / ((before + after) / 2))
-            units.append(after)
-            before = after
+
+def page(results: Sequence[Measurement]) -> Page:
+    """One table a kind of hyperparameter."""
+    kinds = dict.fromkeys(m.hyper for m in results)
+    tables = [_table([m for m in results if m.hyper == kind], kind) for kind in kinds]
+    return Page("Cost of one hypergradient", _TEXT, tables, list(_targets(results)))
+
+
+def _measured(kind: str, name: str, options: Options) -> Measurement:
+    options.say(f"{name}, λ = {HYPERS[kind]}")
+    case = make_case(PROBLEMS[name], kind, options.notice)
+    theirs = (entrant for peer in options.peers.values() for entrant in peer.entrants(case))
+    tried = _tried([*ours(case), *theirs])
+    running = [(entrant, seconds) for entrant, cost, seconds in tried if not cost.failure]
+    ratios, unit = interleaved(
+        case.plain_gradient(),
+        [entrant.run for entrant, _ in running],
+        options.rounds,
+        [seconds for _, seconds in running],
+    )
+    by_entrant = {id(entrant): own for (entrant, _), own in zip(running, ratios, strict=True)}
     costs = [
-        Cost(c.library, c.method, c.note, tuple(ratios.get(id(e), ())), c.difference, c.failure)
+        Cost(c.library, c.method, c.note, by_entrant.get(id(e), ()), c.difference, c.failure)
         for e, c, _ in tried
     ]
-    return Measurement(1e3 * statistics.median(units), tuple(costs))
+    return Measurement(kind, name, unit, tuple(costs))
 
 
-def _tried(entrants: Sequence[Entrant]) -> list[tuple[Entrant, Cost, float]]:
+def _tried(entrants: Iterable[Entrant]) -> list[tuple[Entrant, Cost, float]]:
     """Each entrant run once: whether it works, how near its result is to ours, its seconds."""
     exact: dict[str, list[Tensor]] = {}
     tried = []
@@ -117,15 +130,28 @@ def _distance(result: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     return (apart / length) ** 0.5
 
 
-def _repeats(seconds: float) -> int:
-    """How often to run within one timing what takes so long."""
-    return max(1, round(_SHORTEST / seconds))
+def _table(measurements: Sequence[Measurement], kind: str) -> Table:
+    """The unit, then each method with ours first."""
+    header = ["method", "library", *(PROBLEMS[m.problem].title for m in measurements)]
+    rows = [["plain gradient", "PyTorch", *(f"1 = {m.unit_ms:.1f} ms" for m in measurements)]]
+    identities = [(cost.method, cost.library, cost.note) for cost in measurements[0].costs]
+    order = list(dict.fromkeys(method for method, _, _ in identities))
+    for method, library, note in sorted(identities, key=lambda identity: order.index(identity[0])):
+        cells = [_cell(m.find(method, library, note)) for m in measurements]
+        rows.append([method, f"{library} ({note})" if note else library, *cells])
+    return Table(f"λ = {HYPERS[kind]}", header, rows)
 
 
-def _seconds(run: Callable[[], object], repeats: int) -> float:
-    """Process CPU time of one run, the mean of several."""
-    gc.collect()
-    start = time.process_time()
-    for _ in range(repeats):
-        run()
-    return (time.process_time() - start) / repeats
+def _cell(cost: Cost) -> str:
+    if cost.failure:
+        return f"fails: {cost.failure}"
+    return f"{cost.median:.2f} [{min(cost.ratios):.2f}–{max(cost.ratios):.2f}]"
+
+
+def _targets(results: Sequence[Measurement]) -> Iterator[Target]:
+    """Ours against the targets of the issue, which are for decays."""
+    for measured in results:
+        if measured.hyper == DECAYS:
+            for method, limit in PROBLEMS[measured.problem].targets.items():
+                median = measured.find(method).median
+                yield Target(f"{measured.problem}, {method}", median, limit)

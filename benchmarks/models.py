@@ -1,4 +1,4 @@
-"""The three models, from small and dense to convolutional."""
+"""The models, from small and dense to convolutional and large."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 _CONVOLUTIONAL_WEIGHTS = 481_386
+_ALEXNET_WEIGHTS = 23_272_266
 
 
 class Residual(nn.Module):
@@ -50,9 +51,26 @@ def convolutional() -> nn.Module:
         flatten=nn.Flatten(),
         head=nn.Linear(128, 10),
     )
-    model = nn.Sequential(layers)
+    return _counted(nn.Sequential(layers), _CONVOLUTIONAL_WEIGHTS)
+
+
+def alexnet() -> nn.Module:
+    """AlexNet for 3×32×32 images, 23,272,266 weights."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride, pooled in (
+        (3, 64, 2, True), (64, 192, 1, True), (192, 384, 1, False), (384, 256, 1, False),
+        (256, 256, 1, True),
+    ):  # fmt: skip
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if pooled else []
+    layers += [nn.Flatten(), nn.Dropout(), nn.Linear(256 * 2 * 2, 4096), nn.ReLU()]
+    layers += [nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10)]
+    return _counted(nn.Sequential(*layers), _ALEXNET_WEIGHTS)
+
+
+def _counted(model: nn.Module, expected: int) -> nn.Module:
     weights = sum(parameter.numel() for parameter in model.parameters())
-    assert weights == _CONVOLUTIONAL_WEIGHTS, weights
+    assert weights == expected, weights
     return model
 
 

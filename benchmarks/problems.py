@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 import bestresponse as br
 from benchmarks import models
+from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem
 from bestresponse.data import load
 
 Batch = tuple[Tensor, Tensor]
 DECAYS, WEIGHTS = "decays", "weights"
 HYPERS = {DECAYS: "one decay per weight and bias", WEIGHTS: "one weight per example"}
 
-_DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[2] / "shared" / "data"
 _DECAY = 1e-4
 _CLASSES = 10
 _load = functools.cache(load)  # decoding takes longer than many a timing
@@ -78,20 +79,22 @@ PROBLEMS = {
         {"scale": 2.4, "Neumann 20": 43},
     ),
 }
+ALEXNET = Problem("AlexNet 3×32×32, batch 50", models.alexnet, "cifar10", (3, 32, 32), 50, 1.0, {})
 
 
 @dataclass(frozen=True)
 class Case:
-    """A problem with its hyperparameters: live modules and a batch, for both levels.
+    """A problem with its hyperparameters: live modules and a batch for each level.
 
-    Both levels see the same tensors, so that a hypergradient and the plain gradient that it is
-    counted in find them in the same state of the processor's cache.
+    Where only the cost matters both levels see the same tensors, so that a hypergradient and the
+    plain gradient that it is counted in find them in the same state of the processor's cache.
 
     Attributes:
         kind: `DECAYS` or `WEIGHTS`.
         model: the module that holds w.
         hyper: the module that holds λ.
-        batch: inputs and labels.
+        batch: inputs and labels of the inner loss.
+        outer_batch: those of the outer loss.
         damping: for CG.
     """
 
@@ -99,6 +102,7 @@ class Case:
     model: nn.Module
     hyper: nn.Module
     batch: Batch
+    outer_batch: Batch
     damping: float
 
     def inner(self, x: Tensor, y: Tensor) -> Tensor:
@@ -116,6 +120,18 @@ class Case:
     def outer(self, x: Tensor, y: Tensor) -> Tensor:
         """The validation loss over the live modules."""
         return F.cross_entropy(self.model(x), y)
+
+    def gauss_newton(self) -> br.GaussNewton:
+        """The curvature of the loss of the outputs, with the decay's own; for decays only."""
+        return br.GaussNewton(
+            lambda x, y: self.model(x),
+            lambda outputs, x, y: F.cross_entropy(outputs, y),
+            lambda: self.hyper(self.model),
+        )
+
+    def nested(self, method: br.Implicit | br.Unroll) -> br.Nested:
+        """The live nested problem under a method."""
+        return br.Nested(self.model, self.hyper, self.inner, self.outer, method)
 
     def inner_of(
         self, logits: Tensor, y: Tensor, params: Sequence[Tensor], hyper: Sequence[Tensor]
@@ -146,6 +162,11 @@ class Case:
         return gradient
 
 
+def case_of(problem: AccuracyProblem) -> Case:
+    """A problem whose hypergradient is known, as the peers' wrappers take it."""
+    return Case(DECAYS, problem.model, problem.decay, problem.inner_batch, problem.outer_batch, 0.0)
+
+
 def make_case(problem: Problem, kind: str, notice: Callable[[str], None]) -> Case:
     """The problem at seeded initial weights; says so through `notice` if data is missing."""
     torch.manual_seed(0)
@@ -155,12 +176,13 @@ def make_case(problem: Problem, kind: str, notice: Callable[[str], None]) -> Cas
         if kind == DECAYS
         else br.hyper.ExampleWeights(problem.rows)
     )
-    return Case(kind, model, hyper, _examples(problem, notice), problem.damping)
+    batch = _examples(problem, notice)
+    return Case(kind, model, hyper, batch, batch, problem.damping)
 
 
 def _examples(problem: Problem, notice: Callable[[str], None]) -> Batch:
     count = problem.rows
-    folder = _DATA / problem.data
+    folder = DATA / problem.data
     if folder.is_dir():
         data = _load(folder)
         rows = torch.randperm(len(data))[:count]

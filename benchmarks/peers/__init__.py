@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from types import ModuleType
 
-from benchmarks.entrants import Entrant
-from benchmarks.problems import Case
-
-_PACKAGES = {"TorchOpt": "torchopt", "higher": "higher"}
+_PACKAGES = {"TorchOpt": "torchopt", "Betty": "betty", "higher": "higher"}
+_DISTRIBUTIONS = {"betty": "betty-ml"}
 
 
-def available() -> tuple[dict[str, Callable[[Case], Iterable[Entrant]]], dict[str, str]]:
-    """The peers that can be imported, and for every peer its version or why it is missing."""
+def available() -> tuple[dict[str, ModuleType], dict[str, str]]:
+    """The wrappers of the peers that can be imported; of every peer its version or what is wrong.
+
+    A wrapper has `entrants(case)`, to be timed, and `contenders(case, lr)`, to be judged by their
+    accuracy, where `lr` is a good step size.
+    """
     found, states = {}, {}
     warnings.filterwarnings("ignore", message=".*functorch.*")  # TorchOpt calls it by its old name
     for name, package in _PACKAGES.items():
         try:
-            found[name] = importlib.import_module(f"benchmarks.peers.{package}").entrants
-            states[name] = version(package)
+            found[name] = importlib.import_module(f"benchmarks.peers.{package}")
+            states[name] = version(_DISTRIBUTIONS.get(package, package))
         except (ImportError, RuntimeError) as error:
             states[name] = f"not available ({error})"[:90]
     return found, states

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from benchmarks.contenders import FEW, Contender, Effort
 from benchmarks.entrants import LR, Entrant
 from benchmarks.problems import DECAYS, Case
 
@@ -31,6 +32,26 @@ def entrants(case: Case) -> Iterable[Entrant]:
         normal = torchopt.linear_solve.solve_normal_cg(maxiter=5, **settings)
         yield _entrant(case, "CG 5", "normal equations, its default", normal)
     yield Entrant("TorchOpt", "unroll 5", "", _unrolled(case))
+
+
+def contenders(case: Case, lr: float) -> Iterable[Contender]:
+    """CG, CG as it is by default, and Neumann."""
+    solvers = torchopt.linear_solve
+    exact = {"rtol": 0.0, "atol": 0.0}
+
+    def way(name: str, solve: Callable[[int], Any], products: int, **kwargs: Any) -> Contender:
+        at = lambda k: Effort(_implicit(case, solve(k)), products * k)  # noqa: E731
+        return Contender("TorchOpt", name, at, **kwargs)
+
+    yield way("CG", lambda k: solvers.solve_cg(maxiter=k, **exact), 1)
+    yield way(
+        "CG on the normal equations, its default",
+        lambda k: solvers.solve_normal_cg(maxiter=k, **exact),
+        2,
+        budgets=FEW[:-1],
+    )
+    neumann = lambda k: solvers.solve_inv(ns=True, maxiter=k, alpha=lr)  # noqa: E731
+    yield way("Neumann, our lr", neumann, 1, budgets=FEW)
 
 
 def _entrant(case: Case, method: str, note: str, solve: Any) -> Entrant:
@@ -53,8 +74,9 @@ def _implicit(case: Case, solve: Any) -> Callable[[], list[Tensor]]:
     def run() -> list[Tensor]:
         params = tuple(w.detach() for w in case.model.parameters())
         hyper = tuple(h.detach().requires_grad_() for h in case.hyper_tensors())
-        x, y = case.batch
-        loss = F.cross_entropy(logits(best_response(params, hyper, x, y), x), y)
+        weights = best_response(params, hyper, *case.batch)
+        x, y = case.outer_batch
+        loss = F.cross_entropy(logits(weights, x), y)
         return list(torch.autograd.grad(loss, hyper))
 
     return run

@@ -1,0 +1,106 @@
+"""Accuracy against work along outer steps, where each call takes on what the last one left."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import bestresponse as br
+from benchmarks.clock import seconds
+from benchmarks.contenders import cosine, partial_products
+from benchmarks.problems import case_of
+from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem, Point
+
+_UNITS = 5  # plain gradients timed before and after each call
+
+
+@dataclass
+class Step:
+    """One call.
+
+    Attributes:
+        products: with all rows.
+        partial: with a part of the rows, in products with all of them.
+        cosine: with the true hypergradient.
+        ratios: work in plain gradients, one a round.
+    """
+
+    products: int
+    partial: float
+    cosine: float
+    ratios: list[float]
+
+    @property
+    def work(self) -> float:
+        """The middle of the rounds."""
+        return statistics.median(self.ratios)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A solver along a trajectory; the first step is cold."""
+
+    seed: int
+    name: str
+    steps: list[Step]
+
+    @property
+    def warm(self) -> list[Step]:
+        """All but the first."""
+        return self.steps[1:]
+
+
+def walk(
+    problem: AccuracyProblem,
+    points: Sequence[Point],
+    name: str,
+    solver: br.CG,
+    cold_steps: int,
+    rounds: int,
+    seed: int,
+) -> Walk:
+    """Call after call along the points, the first one with `cold_steps` products."""
+    steps: list[Step] = []
+    for _ in range(rounds):
+        again = _once(problem, points, solver, cold_steps)
+        if not steps:
+            steps = again
+        for step, repeated in zip(steps, again if again is not steps else [], strict=False):
+            step.ratios += repeated.ratios
+    problem.move_to(problem.point)
+    return Walk(seed, name, steps)
+
+
+def _once(
+    problem: AccuracyProblem, points: Sequence[Point], solver: br.CG, cold_steps: int
+) -> list[Step]:
+    case, curvature = case_of(problem), problem.gauss_newton()
+    first = replace(solver, max_steps=cold_steps)
+    cold, warm = (problem.nested(br.Implicit(s, curvature=curvature)) for s in (first, solver))
+    unit, steps = case.plain_gradient(), []
+    for point in points:
+        nested = warm if steps else cold
+        problem.move_to(point)
+        case.hyper.zero_grad()
+        unit = case.plain_gradient()  # with today's decays
+        unit()
+        before, products = seconds(unit, _UNITS), 0
+
+        def call(nested: br.Nested = nested) -> None:
+            nonlocal products
+            loss, report = nested(case.batch, case.outer_batch)
+            loss.backward()
+            products = report.products
+
+        spent = seconds(call)
+        ratio = spent / ((before + seconds(unit, _UNITS)) / 2)
+        found = cosine(
+            (leaf.grad for leaf in case.hyper_tensors()), problem.in_model_order(point.reference)
+        )
+        applications = nested.method.solver.max_steps + 1  # type: ignore[attr-defined]
+        partial = partial_products(nested, case, applications)
+        if not steps:
+            warm.load_state_dict(cold.state_dict())
+        steps.append(Step(products, partial, found, [ratio]))
+    return steps
