@@ -12,8 +12,12 @@ from bestresponse.apps.experiments import EXPERIMENTS
 
 QUICK = {
     "unroll-versus-implicit": ["--rows=40", "--decay=0.2", "--longest=8"],
+    "inverse-comparison": [
+        "--rows=60", "--cap=4", "--rounds=1", "--outer-steps=1", "--race-steps=2",
+        "--race-rows=40", "--seeds", "0",
+    ],
     "hessian-picture": ["--rows=60", "--decay=0.1", "--products", "1"],
-}
+}  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
-QUICK = dict(rows=60, decay=0.2, longest=256, truncate=8)
+QUICK = dict(rows=40, decay=0.3, longest=128, truncate=8)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_errors_shrink_with_the_length(done):
     curves = done[0].curves
     for name in ("unrolled", "from_zero", "implicit", "weights"):
         assert curves[name] == sorted(curves[name], reverse=True), name
-        assert curves[name][-1] < 1e-3 < curves[name][0]
+        assert curves[name][-1] < 1e-2 < 0.1 < curves[name][0]
 
 
 def test_a_truncated_unroll_keeps_its_error(done):

@@ -2,6 +2,11 @@
 
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.hessian_picture import HessianPicture
+from bestresponse.apps.experiments.inverse_comparison import InverseComparison
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
-EXPERIMENTS: tuple[type[Experiment], ...] = (HessianPicture, UnrollVersusImplicit)
+EXPERIMENTS: tuple[type[Experiment], ...] = (
+    InverseComparison,
+    HessianPicture,
+    UnrollVersusImplicit,
+)

@@ -64,6 +64,8 @@ class Point:
 class AccuracyProblem:
     """A nested problem over live modules, at a point where its hypergradient is known.
 
+    It is as in training, all in float32; references are float64 throughout.
+
     Attributes:
         name: what it is.
         model: float32; `move_to` sets its weights.
@@ -132,6 +134,10 @@ class AccuracyProblem:
             twin, inner_batch=_double(self.inner_batch), outer_batch=_double(self.outer_batch)
         )
 
+    def with_rtol(self, rtol: float) -> AccuracyProblem:
+        """The same modules, with references solved less exactly."""
+        return replace(self, rtol=rtol)
+
     def objective(self, log_decays: Tensor) -> Objective:
         """The inner loss by explicit formulas, for λ in the order of `model.parameters()`."""
         return Objective(self.sizes, *_double(self.inner_batch), log_decays.exp())
@@ -158,7 +164,12 @@ class AccuracyProblem:
         weights = self.fit(objective, near.weights, say=say)
         outer = self.outer_gradient(weights)
         solution = conjugate_gradients(
-            objective.curvature(weights), outer, self.rtol, near.solution, say
+            objective.curvature(weights),
+            outer,
+            self.rtol,
+            near.solution,
+            objective.preconditioner(weights),
+            say,
         )
         reference = self.in_decay_order(-objective.decays * weights * solution)
         return Point(weights, log_decays, solution, reference)
@@ -207,7 +218,7 @@ def logistic(
     Raises:
         InputError: for data that cannot be used.
     """
-    inner, outer, classes = roles(source, inner_rows, outer_rows)
+    (inner, outer), classes = roles(source, inner_rows, outer_rows)
     sizes = (inner[0].shape[1], classes)
     model = _network(sizes)
     weights = torch.zeros(_count(model), dtype=torch.float64)
@@ -244,7 +255,7 @@ def mlp(
     Raises:
         InputError: for data that cannot be used.
     """
-    inner, outer, classes = roles(source, inner_rows, outer_rows)
+    (inner, outer), classes = roles(source, inner_rows, outer_rows)
     sizes = (inner[0].shape[1], hidden, hidden, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

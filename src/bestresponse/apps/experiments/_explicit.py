@@ -6,6 +6,7 @@ References must not share code with what they judge, so nothing here calls the l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 Say = Callable[[str], None]
 """Told, in a few words, how far a long computation is."""
+
+Map = Callable[[Tensor], Tensor]
+"""A linear map of flat vectors."""
 
 _CHUNK = 100  # steps of L-BFGS before it forgets its history
 
@@ -120,10 +124,35 @@ class Objective:
         network, pull = self.at(weights), self.decays * weights
         return network.loss() + 0.5 * (pull @ weights), network.gradient() + pull
 
-    def curvature(self, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    def curvature(self, weights: Tensor) -> Map:
         """The product with the Gauss-Newton matrix, penalty included, at the weights."""
         network = self.at(weights)
         return lambda vector: network.curvature(vector) + self.decays * vector
+
+    def preconditioner(self, weights: Tensor) -> Map | None:
+        """For one layer (G ⊗ XᵀX/n + mean decay)⁻¹, with G the mean of diag p − ppᵀ over rows."""
+        if len(self.sizes) > 2:
+            return None
+        probabilities = self.at(weights).probabilities
+        middle = torch.diag(probabilities.mean(0))
+        middle -= probabilities.T @ probabilities / len(probabilities)
+        (outer, left), (inner, right) = torch.linalg.eigh(middle), self._second_moment
+        values = torch.outer(outer.clamp(min=0), inner.clamp(min=0)) + self.decays.mean()
+        split = self.sizes[0] * self.sizes[1]
+
+        def apply(vector: Tensor) -> Tensor:
+            matrix = torch.cat([vector[:split].view(-1, self.sizes[0]), vector[split:, None]], 1)
+            matrix = left @ ((left.T @ matrix @ right) / values) @ right.T
+            return torch.cat([matrix[:, :-1].reshape(-1), matrix[:, -1]])
+
+        return apply
+
+    @cached_property
+    def _second_moment(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of that of the inputs, with a one for the bias."""
+        padded = torch.cat([self.inputs, self.inputs.new_ones(len(self.inputs), 1)], 1)
+        values, vectors = torch.linalg.eigh(padded.T @ padded / len(padded))
+        return values, vectors
 
 
 def softmax_hessian(network: Network, decays: Tensor, say: Say = silent) -> Tensor:
@@ -149,25 +178,28 @@ def softmax_hessian(network: Network, decays: Tensor, say: Say = silent) -> Tens
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor],
+    product: Map,
     vector: Tensor,
     rtol: float,
     start: Tensor | None = None,
+    inverse: Map | None = None,
     say: Say = silent,
 ) -> Tensor:
-    """A⁻¹b until ‖b − Aq‖ ≤ rtol·‖b‖, without any preconditioner."""
+    """A⁻¹b until ‖b − Aq‖ ≤ rtol·‖b‖, from `start`; an approximate inverse only saves steps."""
     value = torch.zeros_like(vector) if start is None else start.clone()
     residual = vector - product(value)
-    direction, square = residual.clone(), residual @ residual
-    target, steps = rtol * float(vector.norm()), 0
-    while float(square) ** 0.5 > target and steps < 20 * len(vector):
+    conditioned = residual if inverse is None else inverse(residual)
+    direction, energy = conditioned.clone(), residual @ conditioned
+    norm, steps = float(vector.norm()), 0
+    while float(residual.norm()) > rtol * norm and steps < 20 * len(vector):
         image = product(direction)
-        length = square / (direction @ image)
+        length = energy / (direction @ image)
         value, residual = value + length * direction, residual - length * image
-        square, before = residual @ residual, square
-        direction = residual + (square / before) * direction
+        conditioned = residual if inverse is None else inverse(residual)
+        energy, before = residual @ conditioned, energy
+        direction = conditioned + (energy / before) * direction
         steps += 1
-        say(f"reference: {steps} products, residual {float(square) ** 0.5 / target * rtol:.0e}")
+        say(f"reference: {steps} products, residual {float(residual.norm()) / norm:.0e}")
     return value
 
 
@@ -179,7 +211,10 @@ def newton(objective: Objective, weights: Tensor, tolerance: float, say: Say = s
         if gradient.abs().max() <= tolerance:
             break
         rtol = min(0.1, float(gradient.norm()))  # the closer, the more exact: quadratic convergence
-        step = conjugate_gradients(objective.curvature(weights), gradient, rtol)
+        step = conjugate_gradients(
+            objective.curvature(weights), gradient, rtol,
+            inverse=objective.preconditioner(weights),
+        )  # fmt: skip
         size, before = 1.0, objective.loss(weights)
         while objective.loss(weights - size * step) > before + 1e-14 and size > 1e-9:
             size /= 2

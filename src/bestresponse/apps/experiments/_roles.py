@@ -1,6 +1,8 @@
-"""The first rows of a dataset as inner data, the next ones as outer data."""
+"""The first rows of a dataset for one role, the next ones for another."""
 
 from __future__ import annotations
+
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -12,25 +14,30 @@ Batch = tuple[Tensor, Tensor]
 """Inputs (n, d) and labels (n,)."""
 
 
-def roles(source: str, inner_rows: int, outer_rows: int) -> tuple[Batch, Batch, int]:
-    """Flat inputs and labels of the first rows, those of the next ones, and how many classes."""
+def roles(source: str, *counts: int) -> tuple[list[Batch], int]:
+    """So many rows for each role, flat, and the number of classes.
+
+    Pixels are from 0 to 1, features in units of their spread over the first role.
+
+    Raises:
+        InputError: if there are too few rows, or nothing that can be read.
+    """
     data = load(source)
-    if inner_rows + outer_rows > len(data):
+    if sum(counts) > len(data):
+        asked = " + ".join(map(str, counts))
         raise InputError(
-            f"'{source}' has {len(data)} training examples but {inner_rows} inner and "
-            f"{outer_rows} outer ones are asked for; ask for fewer."
+            f"'{source}' has {len(data)} training examples but {asked} are asked for; ask for "
+            "fewer."
         )
-    rows = torch.arange(inner_rows + outer_rows)
-    inputs, labels = _split(data, rows[:inner_rows]).batch(rows)
+    inputs, labels = _split(data, counts[0]).batch(torch.arange(sum(counts)))
     inputs = inputs.flatten(1).contiguous()
-    inner = inputs[:inner_rows], labels[:inner_rows]
-    return inner, (inputs[inner_rows:], labels[inner_rows:]), len(data.class_names)
+    ends = pairwise(accumulate(counts, initial=0))
+    return [(inputs[a:b], labels[a:b]) for a, b in ends], len(data.class_names)
 
 
-def _split(data: Dataset, inner: Tensor) -> Split:
-    """All of the data: pixels from 0 to 1, or features in units of their spread over `inner`."""
+def _split(data: Dataset, first: int) -> Split:
     everyone = torch.arange(len(data))
     if data.is_image:
         return Split(data, everyone)
-    features = data.inputs[inner]
+    features = data.inputs[:first]
     return Split(data, everyone, features.mean(0), features.std(0).clamp(min=1e-6))
