@@ -238,6 +238,7 @@ def test_threads_are_as_they_were():
         (["--cap=0"], "--cap is 0"),
         (["--rounds=-1"], "--rounds is -1"),
         (["--race-rows=2"], "--race-rows is 2"),
+        (["--race-rows=1000"], "1000 + 500 + 1000 are asked for"),
         (["--uci=nowhere"], "--uci nowhere has no data.txt"),
     ],
 )

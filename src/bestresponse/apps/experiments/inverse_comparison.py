@@ -26,7 +26,7 @@ from bestresponse.apps.experiments._contenders import (
 from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
 from bestresponse.apps.experiments._race import RACERS, Lap, grid, race
 from bestresponse.apps.experiments._regression import regression
-from bestresponse.apps.experiments._roles import roles
+from bestresponse.apps.experiments._roles import Batch, roles
 from bestresponse.apps.experiments._work import (
     Bench,
     Reading,
@@ -101,11 +101,11 @@ class InverseComparison(Experiment):
 
     def measure(self, pulse: Pulse) -> Findings:
         """The three parts, on one thread."""
+        rows, test = self._data()
         with _one_thread():
-            rows = self.rows or min(_MOST_ROWS, len(load(self.data)) // 2)
             tracks, walks = self._accuracy(rows, pulse)
             few = self._few_weights(pulse)
-            laps = self._race(pulse)
+            laps = self._race(test, pulse)
         headline = _headline(tracks, walks, few, laps)
         sections = (
             report.accuracy(tracks, COLD, rows),
@@ -114,6 +114,13 @@ class InverseComparison(Experiment):
             report.race(laps, self.race_rows),
         )
         return Findings(_verdict(headline), headline, sections, _curves(tracks, walks, few, laps))
+
+    def _data(self) -> tuple[int, Batch]:
+        """How many training examples, and the race's test examples: what is too many is refused."""
+        rows = self.rows or min(_MOST_ROWS, len(load(self.data)) // 2)
+        roles(self.data, rows, rows // 2)
+        _, _, test = roles(self.data, self.race_rows, self.race_rows // 2, self.race_rows)[0]
+        return rows, test
 
     def _accuracy(self, rows: int, pulse: Pulse) -> tuple[list[report.Track], list[report.Walked]]:
         """Single calls, and calls along outer steps, at each seed."""
@@ -132,7 +139,7 @@ class InverseComparison(Experiment):
                 tracks[contender.key].readings.append(readings)
                 tracks[contender.key].reached.append(found)
                 pulse.step(f"seed {seed}: {contender.label}")
-            points = trajectory(problem, self.outer_steps, _prefixed(f"seed {seed}, walk", say))
+            points = trajectory(problem, self.outer_steps, _prefixed("walk", say))
             pulse.step(f"seed {seed}: walked")
             for contender in _WARM:
                 say(f"{contender.label} along outer steps")
@@ -155,10 +162,9 @@ class InverseComparison(Experiment):
         pulse.step(problem.name)
         return found
 
-    def _race(self, pulse: Pulse) -> list[Lap]:
+    def _race(self, test: Batch, pulse: Pulse) -> list[Lap]:
         """Everyone from the same start; the grid last."""
         rows = self.race_rows
-        (_, _, test), _ = roles(self.data, rows, rows // 2, rows)
         problem = logistic(self.data, self.seeds[0], rows, rows // 2, say=pulse.say)
         pulse.step("race: fitted")
         laps = []
