@@ -3,12 +3,14 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import bestresponse as br
+from bestresponse.solvers._chebyshev import Chebyshev
 from bestresponse.solvers._kfac import combined
 from bestresponse.solvers._solve import linear_solve
 from checks import relative_error
@@ -180,17 +182,69 @@ def test_seeds_choose_rows_and_draws():
     assert not torch.equal(values[0], values[2])
 
 
-def test_an_uneven_penalty_is_met_by_inner_steps():
-    """The decays of one layer spread over five orders: fewer products with inner steps."""
-    steps = {}
-    for inner in (0, 5, None):
-        case = Case("mlp", solver=br.CG(300, rtol=1e-8, preconditioner=br.KFAC(inner_steps=inner)))
-        with torch.no_grad():
-            for raw in case.decay.parameters():
-                raw.copy_(torch.linspace(-8, 3, raw.numel()).view_as(raw))
-        case.damping = 0
-        steps[inner] = case()[1].products
-    assert steps[None] == steps[5] < steps[0]
+def uneven(solver):
+    """Decays that spread over five orders in every layer."""
+    case = Case("mlp", solver=solver, damping=1e-3)
+    with torch.no_grad():
+        for raw in case.decay.parameters():
+            raw.copy_(torch.linspace(-8, 3, raw.numel()).view_as(raw))
+    return case
+
+
+@pytest.mark.parametrize("outer", [br.CG, br.MINRES])
+def test_an_uneven_penalty_is_met_by_inner_steps(outer):
+    """As linear maps, so that fewer products do and any solver takes them."""
+    exact, steps = uneven(br.Dense())()[0], {}
+    for inner in (0, 1, 5, None):
+        solver = outer(400, rtol=1e-9, preconditioner=br.KFAC(inner_steps=inner))
+        value, report = uneven(solver)()
+        steps[inner] = report.products
+        assert relative_error(value, exact) <= 1e-6
+    assert steps[None] == steps[5] <= 0.7 * steps[0]
+    assert steps[5] < steps[1] < steps[0]
+
+
+def test_an_even_penalty_takes_no_inner_steps():
+    """The preconditioner is then the same with and without."""
+    case = penalized_evenly("mlp")
+    with case.operator() as (operator, _, _):
+        vector = torch.randn(operator.size)
+        found = [
+            linear_solve(operator, vector, br.KFAC(damping=1e-12, inner_steps=n)).value
+            for n in (0, 5, None)
+        ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("inner", [1, 2, 5, 10])
+def test_inner_steps_are_a_symmetric_positive_map(inner):
+    """Also where some penalty curves down."""
+    case = uneven(None)
+    with case.operator() as (operator, _, _):
+        bent = torch.linspace(-0.01, 1, operator.size) * 1e-3
+        for other in (operator, operator + br.Diagonal(bent)):
+            solver = br.KFAC(inner_steps=inner)
+            inverse = solver.inverse(solver.build(other), other)
+            matrix = inverse.as_matrix()
+            assert relative_error(matrix, matrix.T) <= 1e-10
+            assert float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[0]) > 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("smallest", [0.5, 0.001])
+def test_chebyshev_leaves_the_polynomial_of_least_size(steps, smallest):
+    """I − zK is T(…)/T(…) at each eigenvalue: by NumPy's Chebyshev polynomials."""
+    largest = 3.0
+    eigenvalues = torch.linspace(0.001, largest, 9)
+    identity = br.Identity(9, torch.float64)
+    found = Chebyshev(br.Diagonal(eigenvalues), identity, steps, smallest, largest).mv(
+        torch.ones(9)
+    )
+    low = max(smallest, largest / (4 * steps**2))
+    best = np.polynomial.Chebyshev.basis(steps + 1)
+    places = (largest + low - 2 * eigenvalues.numpy()) / (largest - low)
+    expected = torch.from_numpy(best(places) / best((largest + low) / (largest - low)))
+    assert relative_error(1 - eigenvalues * found, expected) <= 1e-12
 
 
 # Batches that cannot be cut, and where the rows are.

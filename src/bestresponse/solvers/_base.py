@@ -76,10 +76,6 @@ class System:
         return residual.clone() if conditioned is residual else conditioned
 
 
-class Inexact(LinearOperator):
-    """An approximate inverse by an inner solve: no linear map in general."""
-
-
 class DirectSolver(Solver):
     """A solver that is one formula."""
 

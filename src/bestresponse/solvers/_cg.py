@@ -10,10 +10,7 @@ from torch import Tensor
 
 from bestresponse._errors import InputError
 from bestresponse._result import Memory, Result
-from bestresponse._tree import Space
-from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import (
-    Inexact,
     IterativeSolver,
     Solver,
     State,
@@ -178,32 +175,3 @@ def _ritz_values(trace: Trace) -> list[float]:
     for i, (alpha, beta) in enumerate(steps[:-1]):
         diagonal[i + 1] += beta / alpha
     return ritz_values(diagonal, [math.sqrt(beta) / alpha for alpha, beta in steps[:-1]])
-
-
-@dataclass(frozen=True)
-class FewSteps(Inexact):
-    """Some steps of preconditioned CG, as an approximate inverse of `operator`.
-
-    Args:
-        operator: cheaper than what the outer solve is on.
-        conditioner: M of the steps.
-        steps: how many.
-    """
-
-    operator: LinearOperator
-    conditioner: LinearOperator
-    steps: int
-
-    @property
-    def space(self) -> Space:
-        """Size, type and device of the vectors."""
-        return self.operator.space
-
-    def mv(self, vector: Tensor) -> Tensor:
-        """The value after the steps, from zero."""
-        system, solver = System(self.operator, vector, inverse=self.conditioner), CG(self.steps)
-        state = solver.start(system, {})
-        for _ in range(self.steps):
-            state = solver.step(system, state)
-        value: Tensor = state["value"]
-        return value

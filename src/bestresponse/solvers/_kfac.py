@@ -11,11 +11,12 @@ from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse.operators import Diagonal, Kronecker, LinearOperator, layer_factors
 from bestresponse.solvers._base import Preconditioner
-from bestresponse.solvers._cg import FewSteps
+from bestresponse.solvers._chebyshev import Chebyshev
 from bestresponse.solvers._structure import Structure, mean_diagonal, model_of, parameters_of
 
 _RAISED = 1.5  # times the mean diagonal, since Kronecker factors miss some curvature
 _FEW = 5
+_EVEN = 1.001  # ratio of entries of a diagonal that is as good as constant
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class KFAC(Preconditioner):
 
     A⊗G plus a diagonal, of the method's damping and the penalty's curvature, has no Kronecker
     inverse. What enters as d is the diagonal's mean over each layer plus `damping`; where the
-    diagonal is uneven, a few steps of CG on A⊗G + diagonal, with that as their preconditioner, let
-    all of it in.
+    diagonal is uneven, a few steps of Chebyshev's iteration on A⊗G + diagonal, with that as their
+    preconditioner, let all of it in.
 
     Args:
         damping: its own, added for the preconditioner only. None is half of the layer's mean
@@ -100,11 +101,23 @@ class KFAC(Preconditioner):
         """(A⊗G + d)⁻¹, with today's d."""
         structure = Structure.of(operator, "KFAC")
         kronecker = Kronecker.from_state(structure.layout, built)
-        inverse = kronecker.inverse(self._layer_damping(structure))
-        steps = self._steps(structure)
+        damping = self._layer_damping(structure)
+        # a bias goes with its weight
+        damping |= {b.bias: damping[b.weight] for b in kronecker.blocks if b.bias is not None}
+        inverse, steps = kronecker.inverse(damping), self._steps(structure)
         if not steps:
             return inverse
-        return FewSteps(kronecker + Diagonal(structure.diagonal), inverse, steps)
+        # of (A⊗G + d)⁻¹(A⊗G + diagonal) every eigenvalue lies between 1 and diagonal / d
+        diagonal = structure.diagonal.clamp(min=0)
+        pieces = structure.layout.unflatten(diagonal)
+        ratios = torch.stack(
+            [p / damping[n] for n, piece in pieces.items() for p in piece.aminmax()]
+        )
+        smallest, largest = ratios.clamp(max=1).min(), ratios.clamp(min=1).max()
+        if largest <= _EVEN * smallest:
+            return inverse
+        operator = kronecker + Diagonal(diagonal)
+        return Chebyshev(operator, inverse, steps, float(smallest), float(largest))
 
     def _layer_damping(self, structure: Structure) -> dict[str, float]:
         if self.damping is not None:

@@ -10,7 +10,7 @@ from bestresponse._errors import InputError
 from bestresponse._result import Memory, map_memory
 from bestresponse._tree import Space
 from bestresponse.operators import LinearOperator
-from bestresponse.solvers._base import Inexact, IterativeSolver, Preconditioner, Solver, System
+from bestresponse.solvers._base import IterativeSolver, Preconditioner, Solver, System
 from bestresponse.solvers._scale import Scale
 
 
@@ -25,8 +25,7 @@ def preconditioned(
         return replace(system, inverse=inner, flexible=not isinstance(solver, Scale)), {}, ()
     built, carried = carry(solver, system.operator, memory)
     inverse = solver.inverse(built, system.operator)
-    flexible = isinstance(inverse, Inexact)
-    return replace(system, inverse=inverse, flexible=flexible), carried, solver.uncovered(built)
+    return replace(system, inverse=inverse), carried, solver.uncovered(built)
 
 
 def carry(
@@ -47,7 +46,7 @@ def carry(
 
 
 @dataclass(frozen=True)
-class _InnerSolve(Inexact):
+class _InnerSolve(LinearOperator):
     """Any solver as an approximate inverse: not linear in general."""
 
     operator: LinearOperator
