@@ -41,9 +41,14 @@ class HessianPoint:
     """The inner loss by one retained graph of its gradient."""
 
     def __init__(self, whole: Linearization) -> None:
-        self.layout, self.gradient = whole.layout, whole.gradient
+        self._whole, self.layout = whole, whole.layout
         self.curvature: LinearOperator = Hessian(whole)
         self.mixed_product = whole.mixed_product
+
+    @property
+    def gradient(self) -> Tensor:
+        """∂L_T/∂w, flat."""
+        return self._whole.gradient
 
 
 class SplitPoint:

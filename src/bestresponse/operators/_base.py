@@ -69,7 +69,10 @@ class _Sum(LinearOperator):
         return [*self.left.terms(), *self.right.terms()]
 
     def mv(self, vector: Tensor) -> Tensor:
-        return self.left.mv(vector) + self.right.mv(vector)
+        product, right = self.left.mv(vector), self.right
+        if isinstance(right, _Scaled):  # damping: scaled without a vector of its own
+            return torch.add(product, right.operator.mv(vector), alpha=right.factor)
+        return product + right.mv(vector)
 
     def as_matrix(self) -> Tensor:
         return self.left.as_matrix() + self.right.as_matrix()

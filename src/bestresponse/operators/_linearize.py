@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,7 +60,11 @@ class Linearization:
             name: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(self._params.items(), gradients, strict=True)
         }
-        self.gradient = self.layout.flatten(
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """∂L_T/∂w as a flat vector (n,); made when asked for, since solves do without."""
+        return self.layout.flatten(
             {name: gradient.detach() for name, gradient in self._gradients.items()}
         )
 
