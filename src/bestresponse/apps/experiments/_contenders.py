@@ -53,10 +53,8 @@ RECOMMENDED = Contender(
 )
 PLAIN_CG = Contender("plain_cg", "CG", lambda k: br.CG(k), colors.GREY)
 _MINRES = Contender("minres", "MINRES", lambda k: br.MINRES(k), colors.PINK)
-_NEUMANN = Contender("neumann", "Neumann", lambda k: br.Neumann(max_steps=k), colors.ORANGE)
-_IDENTITY = Contender(
-    "identity", "identity (T1–T2)", lambda k: br.Scale(), colors.RED, budget=False
-)
+NEUMANN = Contender("neumann", "Neumann", lambda k: br.Neumann(max_steps=k), colors.ORANGE)
+IDENTITY = Contender("identity", "identity (T1–T2)", lambda k: br.Scale(), colors.RED, budget=False)
 
 CONTENDERS = (
     RECOMMENDED,
@@ -71,11 +69,11 @@ CONTENDERS = (
     Contender("neumann_kfac", "Neumann + KFAC",
               lambda k: br.Neumann(max_steps=k, preconditioner=br.KFAC()),
               colors.ORANGE, gauss_newton=True, dashed=True),
-    _NEUMANN,
+    NEUMANN,
     Contender("kfac", "KFAC alone", lambda k: br.KFAC(), colors.BLUE, gauss_newton=True,
               budget=False),
-    _IDENTITY,
+    IDENTITY,
 )  # fmt: skip
 
-OF_FEW_WEIGHTS = (RECOMMENDED, PLAIN_CG, _MINRES, _NEUMANN, _IDENTITY)
+OF_FEW_WEIGHTS = (RECOMMENDED, PLAIN_CG, _MINRES, NEUMANN, IDENTITY)
 """Those that make sense for a dozen weights."""

@@ -14,6 +14,7 @@ from torch import Tensor
 import bestresponse as br
 from bestresponse.apps import _figures as colors
 from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem
+from bestresponse.apps.experiments._contenders import IDENTITY, NEUMANN, PLAIN_CG, RECOMMENDED
 from bestresponse.apps.experiments._explicit import Network, newton
 from bestresponse.apps.experiments._roles import Batch
 
@@ -34,17 +35,16 @@ class Racer:
 
 
 RACERS = (
-    Racer("recommended", "CG + KFAC, 2 products", colors.BLUE,
-          lambda curvature, adam: br.Implicit(
-              br.CG(2, preconditioner=br.KFAC(refresh=20), warm_start=True, recycle=10),
-              curvature=curvature)),
-    Racer("cg", "CG, 10 products", colors.GREY, lambda curvature, adam: br.Implicit(br.CG(10))),
-    Racer("neumann", "Neumann, 10 products", colors.ORANGE,
-          lambda curvature, adam: br.Implicit(br.Neumann(max_steps=10))),
+    Racer("recommended", f"{RECOMMENDED.label}, 2 products", RECOMMENDED.color,
+          lambda curvature, adam: RECOMMENDED.method(2, curvature, warm=True)),
+    Racer("cg", f"{PLAIN_CG.label}, 10 products", PLAIN_CG.color,
+          lambda curvature, adam: PLAIN_CG.method(10, curvature)),
+    Racer("neumann", f"{NEUMANN.label}, 10 products", NEUMANN.color,
+          lambda curvature, adam: NEUMANN.method(10, curvature)),
     Racer("unroll", "10 unrolled steps", colors.GREEN,
           lambda curvature, adam: br.Unroll(br.optim.from_torch(adam), steps=10)),
-    Racer("identity", "identity (T1–T2)", colors.RED,
-          lambda curvature, adam: br.Implicit(br.Scale())),
+    Racer("identity", IDENTITY.label, IDENTITY.color,
+          lambda curvature, adam: IDENTITY.method(0, curvature)),
 )  # fmt: skip
 
 
