@@ -1,6 +1,7 @@
 """Linear maps on flat vectors: the inner Hessian, its stand-ins, and their sums and scalings."""
 
 from bestresponse.operators._base import LinearOperator
+from bestresponse.operators._compiled import Compiled
 from bestresponse.operators._curvature import Hessian
 from bestresponse.operators._difference import Differences
 from bestresponse.operators._factors import Factors, LayerFactors, layer_factors
@@ -17,6 +18,7 @@ from bestresponse.operators._matrix import Diagonal, Identity, Matrix
 from bestresponse.operators._outputs import Outputs
 
 __all__ = [
+    "Compiled",
     "Diagonal",
     "Differences",
     "Factors",
