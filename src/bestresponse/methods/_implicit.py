@@ -14,7 +14,7 @@ from bestresponse.methods._base import Hypergradient, Method, assemble, replace_
 from bestresponse.methods._bound import error_bound
 from bestresponse.methods._curvature import Curvature, ExactHessian
 from bestresponse.methods._points import AveragedPoint, ChunkedPoint, Point, ResampledPoint
-from bestresponse.operators import Identity
+from bestresponse.operators import Compiled, Identity
 from bestresponse.solvers import CG, Solver, check_solver, linear_solve
 
 
@@ -36,6 +36,11 @@ class Implicit(Method):
         error_bound: prove a bound on the error that the solve leaves in the hypergradient, where
             there is one (`Report.error_bound`): with Gauss-Newton or Fisher curvature. Costs a
             product, two products with the penalty, and 2 to 12 mixed products.
+        compile: take the products with A as code of `torch.compile` from the third of a call on,
+            at the masks and numbers of that call. Where that does not go, a warning names the
+            operation. Worth it for many products of small operations: 3 times as fast on a
+            small MLP, 1.1 times on one of 670k weights, no faster on convolutions; compiling
+            takes seconds, once a process. Not with chunked or resample.
 
     Source: Lorraine, Vicol, Duvenaud, "Optimizing Millions of Hyperparameters by Implicit
     Differentiation" (2020), https://arxiv.org/abs/1911.02590
@@ -57,6 +62,7 @@ class Implicit(Method):
     chunked: bool = False
     resample: bool = False
     error_bound: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_solve(self.solver, self.damping)
@@ -67,6 +73,11 @@ class Implicit(Method):
         if self.chunked and self.resample:
             raise InputError(
                 "chunked takes the mean over all batches and resample one a product; choose one."
+            )
+        if self.compile and (self.chunked or self.resample):
+            raise InputError(
+                "chunked and resample build their graphs anew for each product, which cannot be "
+                "compiled; leave out compile=True."
             )
 
     @property
@@ -79,7 +90,13 @@ class Implicit(Method):
         # the outer closure comes first: a checkpointed inner one updates live buffers on its way
         outer = problem.outer_gradients(problem.params)
         return implicit_hypergradient(
-            problem, outer, self.point(problem), self.solver, self.damping, bounded=self.error_bound
+            problem,
+            outer,
+            self.point(problem),
+            self.solver,
+            self.damping,
+            bounded=self.error_bound,
+            compiled=self.compile,
         )
 
     def point(self, problem: Problem) -> Point:
@@ -103,9 +120,10 @@ def implicit_hypergradient(
     damping: float,
     *,
     bounded: bool = False,
+    compiled: bool = False,
 ) -> Hypergradient:
     """The one place where the formula of the implicit function theorem is put together."""
-    operator = point.curvature
+    operator = Compiled(point.curvature) if compiled else point.curvature
     if damping:
         operator = operator + damping * Identity.of(operator)
     right_side = point.layout.flatten(outer.params)
