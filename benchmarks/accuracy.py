@@ -17,7 +17,6 @@ from benchmarks.warm import Walk, walk
 
 LEVELS = (0.98, 0.997, 0.9998)
 _COLD_LIMITS = (11, 18, 27)  # plain gradients for these levels
-_RECOMMENDED = "**CG + KFAC, Gauss-Newton**"
 _SHOWN = {"logistic": (2, 5, 10, 20), "mlp": (2, 5, 10, 20)}
 _MLP_LIMITS = dict(zip((2, 5, 10, 20), (0.80, 0.91, 0.965, 0.99), strict=True))
 _MLP_BEST = "CG + Woodbury 512"
@@ -143,7 +142,7 @@ def _levels(judged: Judged) -> Table:
 
 
 def _cost(reading: Reading | None) -> str:
-    return "—" if reading is None else f"{reading.work:.1f} ({reading.products})"
+    return "—" if reading is None else f"{reading.work:.1f} ({reading.products:g})"
 
 
 def _shown(title: str, judged: Judged, budgets: Sequence[int]) -> Table:
@@ -201,7 +200,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _targets(results: Results) -> Iterator[Target]:
-    recommended = results.logistic.find(_RECOMMENDED)
+    recommended = results.logistic.find(contenders.RECOMMENDED)
     for level, limit in zip(LEVELS, _COLD_LIMITS, strict=True):
         reading = recommended.reaching(level)
         work = reading.work if reading else None
@@ -231,7 +230,7 @@ def _mlp_targets(results: Results) -> Iterator[Target]:
 
 def _lead(judged: Judged, warm: float) -> Iterator[Target]:
     """How many times as much work the quickest peer needs for the lowest level."""
-    ours = judged.find(_RECOMMENDED).reaching(LEVELS[0])
+    ours = judged.find(contenders.RECOMMENDED).reaching(LEVELS[0])
     for library in dict.fromkeys(track.library for track in judged.tracks):
         if library == "bestresponse" or ours is None:
             continue

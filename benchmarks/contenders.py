@@ -10,12 +10,16 @@ from torch import Tensor
 
 import bestresponse as br
 from benchmarks.problems import Case
+from bestresponse._nested import next_problem
+from bestresponse.solvers import IterativeSolver
 
 EVERY = (*range(1, 21), 22, 24, 26, 28, 30, 35, 40, 45, 50, 60, 70, 80, 100)
 """Budgets of what gets there."""
 
 FEW = (1, 2, 5, 10, 20, 40, 100, 200)
 """Budgets of what does not."""
+
+RECOMMENDED = "**CG + KFAC, Gauss-Newton**"
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,7 @@ class Contender:
     Attributes:
         library: whose it is.
         name: of the way.
-        at: given a budget of steps, what computes one hypergradient from nothing, as `Entrant.run`
-            does, and the products it took; for a peer those are what its documentation says.
+        at: given a budget of steps, what computes one hypergradient from nothing.
         budgets: that are worth trying.
     """
 
@@ -41,14 +44,14 @@ class Effort:
     """One hypergradient at a given budget.
 
     Attributes:
-        run: computes it, by hyperparameter.
-        products: with the operator of the whole batch.
-        partial: further products, on a part of the rows, in products with all of them; known
-            once it has run.
+        run: computes it, by hyperparameter, as `Entrant.run` does.
+        products: of the curvature of the whole batch, known once it has run; for a peer what its
+            algorithm says.
+        partial: further products, on a part of the rows, in products with all of them.
     """
 
     run: Callable[[], list[Tensor]]
-    products: int
+    products: Callable[[], int]
     partial: Callable[[], float] = lambda: 0.0
 
 
@@ -58,16 +61,14 @@ Recipe = Callable[[int], br.Implicit]
 def logistic(case: Case) -> Iterable[Contender]:
     """Ours where the inner loss is convex: the exact Hessian, and what is known of layers."""
     curvature = case.gauss_newton()
-    recipes: dict[str, tuple[Recipe, int]] = {
-        "CG, exact Hessian": (lambda k: br.Implicit(br.CG(k)), 0),
-        "CG, Gauss-Newton": (lambda k: br.Implicit(br.CG(k), curvature=curvature), 0),
-        "**CG + KFAC, Gauss-Newton**": (
-            lambda k: br.Implicit(br.CG(k, preconditioner=br.KFAC()), curvature=curvature), 0,
-        ),
-        "CG + Nyström 20": (lambda k: br.Implicit(br.CG(k, preconditioner=br.Nystrom(20))), 20),
-        "MINRES": (lambda k: br.Implicit(br.MINRES(k)), 0),
-        "Neumann, lr=None": (lambda k: br.Implicit(br.Neumann(max_steps=k)), 5),
-    }  # fmt: skip
+    recipes: dict[str, Recipe] = {
+        "CG, exact Hessian": lambda k: br.Implicit(br.CG(k)),
+        "CG, Gauss-Newton": lambda k: br.Implicit(br.CG(k), curvature=curvature),
+        RECOMMENDED: lambda k: br.Implicit(br.CG(k, preconditioner=br.KFAC()), curvature=curvature),
+        "CG + Nyström 20": lambda k: br.Implicit(br.CG(k, preconditioner=br.Nystrom(20))),
+        "MINRES": lambda k: br.Implicit(br.MINRES(k)),
+        "Neumann, lr=None": lambda k: br.Implicit(br.Neumann(max_steps=k)),
+    }
     return _ours(case, recipes, {"Neumann, lr=None": FEW})
 
 
@@ -85,45 +86,54 @@ def mlp(case: Case) -> Iterable[Contender]:
     def recipe(inverse: br.KFAC | br.Woodbury | None) -> Recipe:
         return lambda k: br.Implicit(br.CG(k, preconditioner=inverse), curvature=curvature)
 
-    recipes = {name: (recipe(inverse), 0) for name, inverse in preconditioners.items()}
+    recipes = {name: recipe(inverse) for name, inverse in preconditioners.items()}
     return _ours(case, recipes, dict.fromkeys(recipes, (2, 5, 10, 20)))
 
 
 def _ours(
-    case: Case,
-    recipes: Mapping[str, tuple[Recipe, int]],
-    budgets: Mapping[str, tuple[int, ...]],
+    case: Case, recipes: Mapping[str, Recipe], budgets: Mapping[str, tuple[int, ...]]
 ) -> Iterable[Contender]:
-    for name, (recipe, extra) in recipes.items():
-        at = _at(case, recipe, extra)
-        yield Contender("bestresponse", name, at, budgets.get(name, EVERY))
+    for name, recipe in recipes.items():
+        yield Contender("bestresponse", name, _at(case, recipe), budgets.get(name, EVERY))
 
 
-def _at(case: Case, recipe: Recipe, extra: int) -> Callable[[int], Effort]:
+def _at(case: Case, recipe: Recipe) -> Callable[[int], Effort]:
     def at(budget: int) -> Effort:
-        method, last = recipe(budget), list[br.Nested]()
-
-        def run() -> list[Tensor]:
-            case.hyper.zero_grad()
-            nested = case.nested(method)
-            loss, report = nested(case.batch, case.outer_batch)
-            loss.backward()
-            assert report.products == budget + extra, f"{method}: {report}"
-            last[:] = [nested]
-            return [parameter.grad for parameter in case.hyper_tensors()]
-
-        return Effort(run, budget + extra, lambda: partial_products(last[0], case, budget + 1))
+        call = Call(case.nested(recipe(budget)), case)
+        return Effort(call, lambda: call.report.products, call.partial)
 
     return at
 
 
-def partial_products(nested: br.Nested, case: Case, applications: int) -> float:
-    """What a preconditioner did on a part of the rows, in products with all of them."""
-    memory = nested.state_dict()["memory"]
-    rows = memory.get("preconditioner", {}).get("built", {}).get("rows")
-    if not isinstance(rows, Tensor):
-        return 0.0
-    return applications * len(rows) / len(case.batch[1])
+class Call:
+    """One call and its `backward()`; what it took is known afterwards."""
+
+    report: br.Report
+
+    def __init__(self, nested: br.Nested, case: Case) -> None:
+        self._nested, self._case = nested, case
+
+    def __call__(self) -> list[Tensor]:
+        """The hypergradient by hyperparameter."""
+        self._case.hyper.zero_grad()
+        loss, self.report = self._nested(self._case.batch, self._case.outer_batch)
+        loss.backward()
+        return self._case.gradients()
+
+    def partial(self) -> float:
+        """What the preconditioner did on a part of the rows, in products with all of them."""
+        method = self._nested.method
+        assert isinstance(method, br.Implicit) and isinstance(method.solver, IterativeSolver)
+        recipe = method.solver.preconditioner
+        if not isinstance(recipe, br.Woodbury):
+            return 0.0
+        batches = self._case.batch, self._case.outer_batch
+        with next_problem(self._nested, *batches) as here:
+            operator = method.point(here).curvature
+            with torch.no_grad():
+                rows = recipe.build(operator)["rows"]
+        applications = self.report.steps + 1
+        return applications * len(rows) / len(self._case.batch[1])
 
 
 def cosine(gradient: Iterable[Tensor], reference: Tensor) -> float:

@@ -56,6 +56,6 @@ def _run(case: Case, name: str, method: br.Implicit | br.Unroll) -> Callable[[],
         if "CG" not in name:
             assert report.products == budget, f"{name} took other than {budget} products: {report}"
         assert br.Result.negative_curvature not in report.warnings, f"{name}: {report}"
-        return [parameter.grad for parameter in case.hyper_tensors()]
+        return case.gradients()
 
     return run

@@ -34,7 +34,7 @@ def _allocated(run: Callable[[], object]) -> int:
     """The peak sum of what PyTorch's allocator gave out."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
-    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profiled.profiler.kineto_results.events()
     current = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         if event.name() == "[memory]":

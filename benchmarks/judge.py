@@ -28,7 +28,7 @@ class Reading:
     """
 
     budget: int
-    products: int
+    products: float
     partial: float
     cosines: list[float]
     ratios: list[float] = field(default_factory=list)
@@ -126,7 +126,8 @@ def _readings(
         efforts = [contender.at(budget) for contender in seeds]
         cosines = [cosine(e.run(), r) for e, r in zip(efforts, references, strict=True)]
         partial = statistics.mean(effort.partial() for effort in efforts)
-        reading = Reading(budget, efforts[0].products, partial, cosines)
+        products = statistics.mean(effort.products() for effort in efforts)
+        reading = Reading(budget, products, partial, cosines)
         yield reading
         if reading.cosine >= enough or reading.products > _HOPELESS:
             return

@@ -51,7 +51,7 @@ def calls(case: Case) -> dict[str, Callable[[], None]]:
         )
         for every in (1, 2, 4)
     }
-    methods = {
+    methods: dict[str, br.Implicit | br.Unroll] = {
         "CG 20, Hessian": br.Implicit(solver, damping=case.damping),
         "CG 20, Gauss-Newton": br.Implicit(
             solver, damping=case.damping, curvature=case.gauss_newton()

@@ -151,6 +151,10 @@ class Case:
         decays = dict(self.hyper.get_submodule("log_decay").named_parameters())
         return [decays[name.replace(".", "|")] for name, _ in self.model.named_parameters()]
 
+    def gradients(self) -> list[Tensor]:
+        """What `backward()` left on λ, in the same order."""
+        return [torch.zeros_like(h) if h.grad is None else h.grad for h in self.hyper_tensors()]
+
     def plain_gradient(self) -> Callable[[], None]:
         """The unit: one training gradient with respect to the weights only."""
         hyper = copy.deepcopy(self.hyper).requires_grad_(False)

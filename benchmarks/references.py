@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +21,10 @@ STEPS = 10  # outer steps of a trajectory
 SOURCE = DATA / "mnist"
 
 _KEPT = Path(__file__).parent / ".references"
-_MAKERS = {"logistic": _accuracy_problems.logistic, "mlp": _accuracy_problems.mlp}
+_MAKERS: dict[str, Callable[..., AccuracyProblem]] = {
+    "logistic": _accuracy_problems.logistic,
+    "mlp": _accuracy_problems.mlp,
+}
 
 
 def prepare(problems: Iterable[tuple[str, int]], walks: Iterable[tuple[str, int]]) -> None:
@@ -38,17 +41,16 @@ def problem(name: str, seed: int) -> AccuracyProblem:
 
 def walk(name: str, seed: int) -> list[Point]:
     """The points of its trajectory; made if they are not kept."""
-    made = _kept(f"{name}-{seed}-walk", lambda: trajectory.follow(problem(name, seed), STEPS))
-    return made
+    return _kept(f"{name}-{seed}-walk", lambda: trajectory.follow(problem(name, seed), STEPS))
 
 
-def _quietly(make: Any, name: str, seed: int) -> None:
+def _quietly(make: Callable[[str, int], object], name: str, seed: int) -> None:
     """In a process of its own; the answer comes through the file."""
     torch.set_num_threads(1)
     make(name, seed)
 
 
-def _kept(name: str, make: Any) -> Any:
+def _kept(name: str, make: Callable[[], object]) -> Any:
     sources = "".join(map(inspect.getsource, (_accuracy_problems, _explicit, trajectory)))
     made_by = hashlib.sha256(sources.encode()).hexdigest()[:12]
     path = _KEPT / f"{name}-{made_by}.pt"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import bestresponse as br
 from benchmarks.clock import seconds
-from benchmarks.contenders import cosine, partial_products
+from benchmarks.contenders import Call, cosine
 from benchmarks.problems import case_of
 from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem, Point
 
@@ -62,6 +62,7 @@ def walk(
 ) -> Walk:
     """Call after call along the points, the first one with `cold_steps` products."""
     steps: list[Step] = []
+    _once(problem, points[:1], solver, cold_steps)  # kernels are loaded and caches filled
     for _ in range(rounds):
         again = _once(problem, points, solver, cold_steps)
         if not steps:
@@ -78,29 +79,18 @@ def _once(
     case, curvature = case_of(problem), problem.gauss_newton()
     first = replace(solver, max_steps=cold_steps)
     cold, warm = (problem.nested(br.Implicit(s, curvature=curvature)) for s in (first, solver))
-    unit, steps = case.plain_gradient(), []
+    steps: list[Step] = []
     for point in points:
         nested = warm if steps else cold
         problem.move_to(point)
         case.hyper.zero_grad()
         unit = case.plain_gradient()  # with today's decays
         unit()
-        before, products = seconds(unit, _UNITS), 0
-
-        def call(nested: br.Nested = nested) -> None:
-            nonlocal products
-            loss, report = nested(case.batch, case.outer_batch)
-            loss.backward()
-            products = report.products
-
+        before, call = seconds(unit, _UNITS), Call(nested, case)
         spent = seconds(call)
         ratio = spent / ((before + seconds(unit, _UNITS)) / 2)
-        found = cosine(
-            (leaf.grad for leaf in case.hyper_tensors()), problem.in_model_order(point.reference)
-        )
-        applications = nested.method.solver.max_steps + 1  # type: ignore[attr-defined]
-        partial = partial_products(nested, case, applications)
+        found = cosine(case.gradients(), problem.in_model_order(point.reference))
         if not steps:
             warm.load_state_dict(cold.state_dict())
-        steps.append(Step(products, partial, found, [ratio]))
+        steps.append(Step(call.report.products, call.partial(), found, [ratio]))
     return steps

@@ -30,9 +30,13 @@ def contenders(case: Case, lr: float) -> Iterable[Contender]:
     def darts(steps: int) -> Config:
         return Config(type="darts")
 
-    yield Contender("Betty", "CG", lambda k: Effort(_run(case, cg(k)), k))
-    yield Contender("Betty", "Neumann, our lr", lambda k: Effort(_run(case, neumann(k)), k), FEW)
-    yield Contender("Betty", "its default, darts", lambda k: Effort(_run(case, darts(k)), 0), (1,))
+    yield Contender("Betty", "CG", lambda k: Effort(_run(case, cg(k)), lambda: k))
+    yield Contender(
+        "Betty", "Neumann, our lr", lambda k: Effort(_run(case, neumann(k)), lambda: k), FEW
+    )
+    yield Contender(
+        "Betty", "its default, darts", lambda k: Effort(_run(case, darts(k)), lambda: 0), (1,)
+    )
 
 
 class _Inner(ImplicitProblem):
@@ -66,6 +70,6 @@ def _run(case: Case, config: Config) -> Callable[[], list[Tensor]]:
         outer.backward(
             loss, outer.trainable_parameters(), outer.paths, retain_graph=True, allow_unused=True
         )
-        return [parameter.grad for parameter in case.hyper_tensors()]
+        return case.gradients()
 
     return run

@@ -22,7 +22,9 @@ def entrants(case: Case) -> Iterable[Entrant]:
 
 def contenders(case: Case, lr: float) -> Iterable[Contender]:
     """Steps of gradient descent from the best response."""
-    yield Contender("higher", "unroll, our lr", lambda k: Effort(_unrolled(case, k, lr), k), FEW)
+    yield Contender(
+        "higher", "unroll, our lr", lambda k: Effort(_unrolled(case, k, lr), lambda: k), FEW
+    )
 
 
 def _unrolled(case: Case, steps: int, lr: float) -> Callable[[], list[Tensor]]:

@@ -40,7 +40,7 @@ def contenders(case: Case, lr: float) -> Iterable[Contender]:
     exact = {"rtol": 0.0, "atol": 0.0}
 
     def way(name: str, solve: Callable[[int], Any], products: int, **kwargs: Any) -> Contender:
-        at = lambda k: Effort(_implicit(case, solve(k)), products * k)  # noqa: E731
+        at = lambda k: Effort(_implicit(case, solve(k)), lambda: products * k)  # noqa: E731
         return Contender("TorchOpt", name, at, **kwargs)
 
     yield way("CG", lambda k: solvers.solve_cg(maxiter=k, **exact), 1)
