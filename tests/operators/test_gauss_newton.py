@@ -9,7 +9,17 @@ import bestresponse as br
 from bestresponse._modules import escape
 from bestresponse.operators import OutputHessian, Outputs, PulledBack
 from checks import relative_error
-from curvatures import CLASSES, MODELS, Case, cross_entropy, gauss_newton, make, names_of, square
+from curvatures import (
+    CLASSES,
+    MODELS,
+    Case,
+    cross_entropy,
+    gauss_newton,
+    make,
+    names_of,
+    square,
+    summed,
+)
 
 
 def decays(case):
@@ -154,17 +164,32 @@ def test_a_mixed_product_before_any_product_is_tested_too():
     assert relative_error(values[1], values[0]) <= 1e-10
 
 
-def test_frozen_parameters_are_left_out():
-    case = Case("conv-twice", params=lambda m: br.select(m, lambda name: name[:2] != "0."))
-    with case.operator() as (operator, _, seed):
+@pytest.mark.parametrize("kept", ["head", "biases", "weights"])
+def test_frozen_parameters_are_left_out(kept):
+    """In forward mode too, where a layer may have a weight alone, a bias alone, or none."""
+    wanted = {
+        "head": lambda name: name[:2] != "0.",
+        "biases": lambda name: name.endswith("bias"),
+        "weights": lambda name: name.endswith("weight"),
+    }[kept]
+    case = Case("conv-twice", params=lambda m: br.select(m, wanted))
+    with case.operator() as (operator, point, seed):
         matrix = operator.as_matrix()
+        assert point._model.outputs._forward_mode
     dense = gauss_newton(case.model, cross_entropy, case.batch, seed) + torch.diag(decays(case))
-    kept = torch.cat(
-        [torch.full((p.numel(),), n[:2] != "0.") for n, p in names_of(case.model).items()]
-    )
-    expected = dense[kept][:, kept] + case.damping * torch.eye(int(kept.sum()))
+    rows = torch.cat([torch.full((p.numel(),), wanted(n)) for n, p in names_of(case.model).items()])
+    expected = dense[rows][:, rows] + case.damping * torch.eye(int(rows.sum()))
     assert 0 < len(matrix) < len(dense)
     assert relative_error(matrix, expected) <= 1e-10
+
+
+@pytest.mark.parametrize(("loss", "share"), [(cross_entropy, 1 / 3), (square, 1 / 3), (summed, 1)])
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_the_share_of_some_rows(kind, loss, share):
+    """What the rows' own curvature is to be multiplied with, to be their part of the whole."""
+    with Case(kind, loss).operator() as (_, point, _):
+        part = point._model.on_rows(torch.tensor([1, 4]))
+        assert point._model.share(part, torch.tensor([1, 4])) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv", "conv-batch-norm"])

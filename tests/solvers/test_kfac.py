@@ -221,13 +221,20 @@ def test_inner_steps_are_a_symmetric_positive_map(inner):
     """Also where some penalty curves down."""
     case = uneven(None)
     with case.operator() as (operator, _, _):
-        bent = torch.linspace(-0.01, 1, operator.size) * 1e-3
-        for other in (operator, operator + br.Diagonal(bent)):
+        bent = torch.linspace(-1, 8, operator.size)
+        steep_biases = torch.cat([p.expand(n) for p, n in _pieces(case.model)])
+        for other in (operator, *(operator + br.Diagonal(d) for d in (bent, steep_biases))):
             solver = br.KFAC(inner_steps=inner)
             inverse = solver.inverse(solver.build(other), other)
             matrix = inverse.as_matrix()
             assert relative_error(matrix, matrix.T) <= 1e-10
             assert float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[0]) > 0
+
+
+def _pieces(model):
+    """A number for each parameter, large for biases, and how many entries it is for."""
+    for name, parameter in model.named_parameters():
+        yield torch.tensor(100.0 if name.endswith("bias") else 0.0), parameter.numel()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -294,6 +301,35 @@ def test_batches_of_every_kind(kind, rows):
     cut = kind in ("named", "nested")
     expected = closures("positional", preconditioner if cut else br.KFAC(draws=None))[0]
     assert torch.allclose(alone, expected, rtol=1e-9, atol=0)
+
+
+def test_what_closures_hold_for_each_row_keeps_its_row():
+    """Weights of examples beside the batch: rows in another order would miss them."""
+    model, (x, y) = make("mlp")
+    weights = torch.linspace(0.1, 5, ROWS)
+    decay = br.hyper.WeightDecay(model, per="tensor", init=0.1, biases=True)
+    predict = lambda x, *_: model(x)  # noqa: E731
+    losses = {
+        "captured": (lambda f, x: (weights * F.cross_entropy(f, y, reduction="none")).mean(), (x,)),
+        "given": (
+            lambda f, x, y, w: (w * F.cross_entropy(f, y, reduction="none")).mean(),
+            (x, y, weights),
+        ),
+    }
+    values = []
+    for loss, batch in losses.values():
+        nested = br.Nested(
+            params=model,
+            hyper=decay,
+            inner=lambda *b, loss=loss: loss(predict(*b), *b) + decay(model),
+            outer=lambda: F.cross_entropy(model(x), y),
+            method=br.Implicit(
+                br.KFAC(draws=None),
+                curvature=br.GaussNewton(predict, loss, lambda: decay(model)),
+            ),
+        )
+        values.append(torch.stack(torch.autograd.grad(nested(batch)[0], list(decay.parameters()))))
+    assert relative_error(values[0], values[1]) <= 1e-10
 
 
 # What is carried from call to call.

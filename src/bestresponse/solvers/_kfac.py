@@ -108,15 +108,14 @@ class KFAC(Preconditioner):
         if not steps:
             return inverse
         # of (A⊗G + d)⁻¹(A⊗G + diagonal) every eigenvalue lies between 1 and diagonal / d
-        diagonal = structure.diagonal.clamp(min=0)
-        pieces = structure.layout.unflatten(diagonal)
+        pieces = structure.layout.unflatten(structure.diagonal)
         ratios = torch.stack(
             [p / damping[n] for n, piece in pieces.items() for p in piece.aminmax()]
         )
         smallest, largest = ratios.clamp(max=1).min(), ratios.clamp(min=1).max()
         if largest <= _EVEN * smallest:
             return inverse
-        operator = kronecker + Diagonal(diagonal)
+        operator = kronecker + Diagonal(structure.diagonal)
         return Chebyshev(operator, inverse, steps, float(smallest), float(largest))
 
     def _layer_damping(self, structure: Structure) -> dict[str, float]:
