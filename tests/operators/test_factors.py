@@ -40,6 +40,17 @@ def spans(model):
     }
 
 
+def explicit_gradients(part):
+    """(columns, rows, *parameter's shape) of diagonal factors of either kind."""
+    if not hasattr(part, "entry"):
+        return part.gradients
+    columns, pairs, width = part.gradients.shape
+    found = torch.zeros(columns, part.rows, part.entries, width)
+    for pair in range(pairs):
+        found[:, part.row[pair], part.entry[pair]] += part.gradients[:, pair]
+    return found
+
+
 ROW_BY_ROW = [kind for kind in MODELS if kind not in ("batch-norm", "conv-batch-norm", "tied")]
 
 
@@ -63,7 +74,7 @@ def test_factors_give_the_gradient_of_each_output_of_each_row(kind):
             found = explicit[..., :-1].flatten(2)
         assert relative_error(found, slopes[..., where[layer.weight]]) <= 1e-12
     for part in factors.diagonals:
-        found = part.gradients.transpose(0, 1).flatten(2)
+        found = explicit_gradients(part).transpose(0, 1).flatten(2)
         assert relative_error(found, slopes[..., where[part.name]]) <= 1e-12
     covered = {n for layer in factors.layers for n in layer.names}
     covered |= {part.name for part in factors.diagonals}
@@ -248,6 +259,33 @@ def test_squared_lengths_are_the_diagonal_of_the_gram_matrix(kind):
     # eigenvectors of the identity come in any order
     assert found.shape == expected.shape == (CLASSES, len(value))
     assert relative_error(found.sort(0).values, expected.sort(0).values) <= 1e-12
+
+
+@pytest.mark.parametrize("kind", ["conv-twice", "embedded"])
+def test_the_gram_matrix_of_entries(kind):
+    """Of some terms in any order, one of them twice, against gradients written out."""
+    model, (x, _) = make(kind, rows=40)
+    model.eval()
+    point = recorded(model, x)
+    factors = layer_factors(point, list(point.middle.roots()))
+    rows = torch.tensor([3, 0, 39, 3, 3, 17, 8, *range(30)])
+    terms = torch.stack([torch.arange(len(rows)) % CLASSES, rows], 1)
+    terms = torch.cat([terms, terms[:1]])
+    for part in factors.diagonals:
+        gradients = explicit_gradients(part)[terms[:, 0], terms[:, 1]].flatten(1)
+        assert relative_error(part.gram(terms), gradients @ gradients.T) <= 1e-12
+
+
+def test_a_large_table_is_never_written_out_for_each_row():
+    """10⁵ entries, 64 rows: 10⁹ numbers if it were."""
+    table, x = nn.Embedding(10**5, 64), torch.randint(10**5, (64, 3))
+    model = nn.Sequential(table, nn.Flatten(), nn.Linear(192, 2))
+    point = recorded(model, x)
+    (part,) = layer_factors(point, list(point.middle.roots())).diagonals
+    assert part.gradients.numel() <= 2 * 64 * 3 * 64
+    diagonal = part.diagonal()
+    assert diagonal.shape == table.weight.shape
+    assert int((diagonal.sum(1) > 0).sum()) == len(x.unique())
 
 
 class _Shared(nn.Module):

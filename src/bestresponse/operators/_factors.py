@@ -21,6 +21,8 @@ from bestresponse.operators._gauss_newton import PulledBack
 from bestresponse.operators._layers import LayerCall
 from bestresponse.operators._outputs import Outputs
 
+_PAIRS = 64  # of an embedding's terms that are matched at once
+
 
 @dataclass(frozen=True, eq=False)
 class LayerFactors:
@@ -65,19 +67,85 @@ class DiagonalFactors:
     name: str
     gradients: Tensor
 
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return self.gradients.shape[1]
+
+    def diagonal(self) -> Tensor:
+        """Of the parameter's curvature, in its shape."""
+        return self.gradients.square().sum((0, 1))
+
+    def squared_lengths(self) -> Tensor:
+        """Of the gradient of each column and row, (columns, rows)."""
+        return self.gradients.flatten(2).square().sum(2)
+
+    def gram(self, terms: Tensor) -> Tensor:
+        """Products of the gradients of the given columns and rows, (rank, rank)."""
+        explicit = self.gradients[terms[:, 0], terms[:, 1]].flatten(1)
+        return explicit @ explicit.T
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingFactors:
+    """Gradients of a table, of which a row of the batch sees few entries: only those are held.
+
+    Attributes:
+        name: of the table.
+        gradients: (columns, pairs, width), one a pair of a row and an entry that it looks up.
+        row: (pairs,).
+        entry: (pairs,).
+        rows: rows of the batch.
+        entries: of the table.
+    """
+
+    name: str
+    gradients: Tensor
+    row: Tensor
+    entry: Tensor
+    rows: int
+    entries: int
+
+    def diagonal(self) -> Tensor:
+        """Of the table's curvature, in its shape."""
+        zeros = self.gradients.new_zeros(self.entries, self.gradients.shape[2])
+        return zeros.index_add_(0, self.entry, self.gradients.square().sum(0))
+
+    def squared_lengths(self) -> Tensor:
+        """Of the gradient of each column and row, (columns, rows)."""
+        zeros = self.gradients.new_zeros(len(self.gradients), self.rows)
+        return zeros.index_add_(1, self.row, self.gradients.square().sum(2))
+
+    def gram(self, terms: Tensor) -> Tensor:
+        """Products of the gradients of the given columns and rows, (rank, rank).
+
+        Terms and pairs are matched by their rows; two of them meet where they see one entry.
+        """
+        term, pair = (terms[:, 1, None] == self.row).nonzero(as_tuple=True)
+        gradients = self.gradients[terms[term, 0], pair]
+        entry = self.entry[pair]
+        order = entry.argsort()
+        total = self.gradients.new_zeros(len(terms), len(terms))
+        for some in torch.split(order, _PAIRS):
+            one, other = (entry[some, None] == entry).nonzero(as_tuple=True)
+            one = some[one]
+            products = (gradients[one] * gradients[other]).sum(1)
+            total.index_put_((term[one], term[other]), products, accumulate=True)
+        return total
+
 
 @dataclass(frozen=True)
 class Factors:
     """What is known of the layers of a model, and which parameters are outside of it."""
 
     layers: tuple[LayerFactors, ...]
-    diagonals: tuple[DiagonalFactors, ...]
+    diagonals: tuple[DiagonalFactors | EmbeddingFactors, ...]
     uncovered: tuple[str, ...]
 
     def row_by_row(self, rows: int) -> Factors:
         """Without the layers that do not see these rows in their first dimension."""
         layers = tuple(layer for layer in self.layers if layer.inputs.shape[1] == rows)
-        diagonals = tuple(part for part in self.diagonals if part.gradients.shape[1] == rows)
+        diagonals = tuple(part for part in self.diagonals if part.rows == rows)
         others = [name for one in self.layers if one not in layers for name in one.names]
         others += [one.name for one in self.diagonals if one not in diagonals]
         return Factors(layers, diagonals, (*self.uncovered, *others))
@@ -100,7 +168,7 @@ def layer_factors(point: PulledBack, columns: Sequence[Tensor]) -> Factors:
     _refuse_shared([name for name in owned if name])
     propagated = _propagated(outputs, [call.output for call in calls], columns)
     layers: list[LayerFactors] = []
-    diagonals: list[DiagonalFactors] = []
+    diagonals: list[DiagonalFactors | EmbeddingFactors] = []
     for call, gradients in zip(calls, propagated, strict=True):
         weight, bias = _role(call, "weight", roles), _role(call, "bias", roles)
         assert weight is not None
@@ -223,16 +291,17 @@ def _with_bias(layer: LayerFactors) -> LayerFactors:
     return replace(layer, inputs=torch.cat([layer.inputs, ones], -1))
 
 
-def _embedding(call: LayerCall, weight: str, gradients: Tensor) -> DiagonalFactors:
-    index, table = call.arguments["input"], call.arguments["weight"]
-    columns, rows = gradients.shape[0], index.shape[0] if index.ndim else 1
+def _embedding(call: LayerCall, weight: str, gradients: Tensor) -> EmbeddingFactors:
+    index, (entries, width) = call.arguments["input"], call.arguments["weight"].shape
     padding = call.arguments.get("padding_idx")
     if padding is not None:  # its row is never trained
-        gradients = gradients * (index != padding % len(table))[..., None]
-    scattered = gradients.new_zeros(columns, rows, *table.shape)
-    place = index.reshape(1, rows, -1, 1).expand(columns, rows, -1, table.shape[1])
-    flat = gradients.reshape(columns, rows, -1, table.shape[1])
-    return DiagonalFactors(weight, scattered.scatter_add_(2, place, flat))
+        gradients = gradients * (index != padding % entries)[..., None]
+    columns, rows = gradients.shape[0], index.shape[0] if index.ndim else 1
+    row = torch.arange(rows, device=index.device)[:, None]
+    keys, place = torch.unique(row * entries + index.reshape(rows, -1), return_inverse=True)
+    summed = gradients.new_zeros(columns, len(keys), width)
+    summed.index_add_(1, place.reshape(-1), gradients.reshape(columns, -1, width))
+    return EmbeddingFactors(weight, summed, keys // entries, keys % entries, rows, entries)
 
 
 def _affine(

@@ -11,7 +11,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._tree import Layout, Space
 from bestresponse.operators._base import LinearOperator
-from bestresponse.operators._factors import DiagonalFactors, Factors, LayerFactors
+from bestresponse.operators._factors import Factors, LayerFactors
 from bestresponse.operators._gauss_newton import PulledBack
 
 _CHUNK = 2**24  # entries of one block of explicit gradients
@@ -112,7 +112,7 @@ class WoodburyInverse(LinearOperator):
 def gram_matrix(factors: Factors, terms: Tensor, diagonal: Mapping[str, float]) -> Tensor:
     """GD⁻¹Gᵀ for the chosen terms, (rank, rank)."""
     parts = [_layer_gram(_scaled(layer, diagonal), terms) for layer in factors.layers]
-    parts += [_diagonal_gram(part, terms) / diagonal[part.name] for part in factors.diagonals]
+    parts += [part.gram(terms) / diagonal[part.name] for part in factors.diagonals]
     return _total(parts)
 
 
@@ -128,7 +128,7 @@ def squared_lengths(factors: Factors, diagonal: Mapping[str, float]) -> Tensor:
             both = (layer.gradients, layer.gradients, inputs)
             parts.append(torch.einsum("cgrpo,cgrqo,grpq->cr", *both))
     for part in factors.diagonals:
-        parts.append(part.gradients.flatten(2).square().sum(2) / diagonal[part.name])
+        parts.append(part.squared_lengths() / diagonal[part.name])
     return _total(parts)
 
 
@@ -159,11 +159,6 @@ def _layer_gram(layer: LayerFactors, terms: Tensor) -> Tensor:
         explicit = torch.einsum("gkpo,gkpi->kgoi", part, inputs).reshape(rank, -1)
         total += explicit @ explicit.T
     return total
-
-
-def _diagonal_gram(part: DiagonalFactors, terms: Tensor) -> Tensor:
-    explicit = part.gradients[terms[:, 0], terms[:, 1]].flatten(1)
-    return explicit @ explicit.T
 
 
 def _constant(layout: Layout, values: Mapping[str, float]) -> Tensor:

@@ -127,7 +127,7 @@ class Kronecker(LinearOperator):
     def of(cls, layout: Layout, factors: Factors, rank: int | None = None) -> Kronecker:
         """From the two sides of each layer's gradients."""
         blocks = tuple(_block(layer, rank) for layer in factors.layers)
-        diagonals = {part.name: part.gradients.square().sum((0, 1)) for part in factors.diagonals}
+        diagonals = {part.name: part.diagonal() for part in factors.diagonals}
         return cls(layout, blocks, diagonals)
 
     @property
