@@ -13,8 +13,11 @@ from benchmarks.problems import Case
 from bestresponse._nested import next_problem
 from bestresponse.solvers import IterativeSolver
 
-EVERY = (*range(1, 21), 22, 24, 26, 28, 30, 35, 40, 45, 50, 60, 70, 80, 100)
-"""Budgets of what gets there."""
+EVERY = tuple(range(1, 31))
+"""Budgets of what gets there at once."""
+
+MANY = (2, 5, 10, 20, 26, 28, 30, 32, 35, 40, 45, 50, 60, 70, 80, 100, 150, 200)
+"""Budgets of what gets there later."""
 
 FEW = (1, 2, 5, 10, 20, 40, 100, 200)
 """Budgets of what does not."""
@@ -36,7 +39,7 @@ class Contender:
     library: str
     name: str
     at: Callable[[int], Effort]
-    budgets: tuple[int, ...] = EVERY
+    budgets: tuple[int, ...] = MANY
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def logistic(case: Case) -> Iterable[Contender]:
         "MINRES": lambda k: br.Implicit(br.MINRES(k)),
         "Neumann, lr=None": lambda k: br.Implicit(br.Neumann(max_steps=k)),
     }
-    return _ours(case, recipes, {"Neumann, lr=None": FEW})
+    return _ours(case, recipes, {RECOMMENDED: EVERY, "Neumann, lr=None": FEW})
 
 
 def mlp(case: Case) -> Iterable[Contender]:
@@ -94,7 +97,7 @@ def _ours(
     case: Case, recipes: Mapping[str, Recipe], budgets: Mapping[str, tuple[int, ...]]
 ) -> Iterable[Contender]:
     for name, recipe in recipes.items():
-        yield Contender("bestresponse", name, _at(case, recipe), budgets.get(name, EVERY))
+        yield Contender("bestresponse", name, _at(case, recipe), budgets.get(name, MANY))
 
 
 def _at(case: Case, recipe: Recipe) -> Callable[[int], Effort]:

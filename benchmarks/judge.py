@@ -24,7 +24,7 @@ class Reading:
         products: with all rows.
         partial: with a part of the rows, in products with all of them.
         cosines: one a seed.
-        ratios: work in plain gradients, one a round and seed; empty where nobody asked.
+        ratios: work in plain gradients, one a round; empty where nobody asked.
     """
 
     budget: int
@@ -89,13 +89,15 @@ def judge(
 ) -> Judged:
     """Cosines at all budgets up to the highest level; work at the `shown` ones and at the levels.
 
+    Work, which does not depend on the seed, is timed on the first one.
+
     Args:
         cases: one a seed.
         references: the true hypergradients, in the order of the weights.
         contenders_of: the contenders on a case.
         levels: cosines that count.
         shown: budgets whose work is asked for in any case.
-        rounds: timings of each on every seed.
+        rounds: timings of each.
         say: told what is being done.
     """
     by_contender = list(zip(*(contenders_of(case) for case in cases), strict=True))
@@ -104,19 +106,16 @@ def judge(
         say(f"{seeds[0].library}, {seeds[0].name}")
         readings = list(_readings(seeds, references, max(levels, default=2.0)))
         tracks.append(Track(seeds[0].library, seeds[0].name, readings))
-    units = []
-    for seed, case in enumerate(cases):
-        say(f"work, seed {seed}")
-        asked = [
-            (reading, contenders[seed].at(reading.budget).run)
-            for track, contenders in zip(tracks, by_contender, strict=True)
-            for reading in _timed(track, levels, shown)
-        ]
-        ratios, unit = interleaved(case.plain_gradient(), [run for _, run in asked], rounds)
-        units.append(unit)
-        for (reading, _), own in zip(asked, ratios, strict=True):
-            reading.ratios += own
-    return Judged(statistics.median(units), tracks)
+    say("work")
+    asked = [
+        (reading, seeds[0].at(reading.budget).run)
+        for track, seeds in zip(tracks, by_contender, strict=True)
+        for reading in _timed(track, levels, shown)
+    ]
+    ratios, unit = interleaved(cases[0].plain_gradient(), [run for _, run in asked], rounds)
+    for (reading, _), own in zip(asked, ratios, strict=True):
+        reading.ratios += own
+    return Judged(unit, tracks)
 
 
 def _readings(
