@@ -25,8 +25,8 @@ _TEXT = (
     "Cosine of the hypergradient with a float64 reference (explicit formulas, none of the "
     "library's code), beside the work it took: everything from nothing to λ's gradient, in units "
     "of one plain training gradient with respect to the weights, decay included. Process CPU time, "
-    "one thread, all rows interleaved; medians of the rounds, on the first seed. One decay for each weight "
-    "and bias; cosines are means over the seeds."
+    "one thread, all rows interleaved; medians of the rounds, on the first seed. One decay for "
+    "each weight and bias; cosines are means over the seeds."
 )
 
 

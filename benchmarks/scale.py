@@ -72,11 +72,12 @@ def page(results: list[Scale]) -> Page:
 def _measured(curvature: str) -> dict[str, float]:
     torch.set_num_threads(2)
     case = make_case(ALEXNET, DECAYS, lambda words: None)
-    method = br.Implicit(
-        br.CG(max_steps=_PRODUCTS),
-        damping=case.damping,
-        curvature=case.gauss_newton() if curvature == "Gauss-Newton" else None,
-    )
+    solver = br.CG(max_steps=_PRODUCTS)
+    methods = {
+        "Hessian": br.Implicit(solver, damping=case.damping),
+        "Gauss-Newton": br.Implicit(solver, curvature=case.gauss_newton()),
+    }
+    method = methods[curvature]
     nested, before = case.nested(method), _peak()
     start = time.perf_counter()
     loss, report = nested(case.batch, case.outer_batch)
