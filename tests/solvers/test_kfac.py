@@ -448,6 +448,19 @@ def solve_with(solver, **options):
     return Case("mlp", solver=solver, **options)()
 
 
+def only_biases(model):
+    return br.select(model, lambda name: name.endswith("bias"))
+
+
+@pytest.mark.parametrize("build", [br.KFAC, br.Woodbury])
+def test_biases_without_decay_do_not_stand_in_the_way(build):
+    exact, _ = Case("mlp", solver=br.Dense(), biases=False, damping=0.0)()
+    solver = br.CG(max_steps=300, rtol=1e-12, preconditioner=build())
+    value, report = Case("mlp", solver=solver, biases=False, damping=0.0)()
+    assert br.Result.max_steps_reached not in report.warnings
+    assert relative_error(value, exact) < 1e-8
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -459,7 +472,7 @@ def solve_with(solver, **options):
         (lambda: br.KFAC(refresh=0), r"refresh=0\) must be 1 or more"),
         (lambda: br.KFAC(inner_steps=-1), r"inner_steps=-1\) is negative"),
         (
-            lambda: solve_with(br.CG(preconditioner=br.KFAC()), biases=False, damping=0.0),
+            lambda: solve_with(br.KFAC(), biases=False, damping=0.0, params=only_biases),
             "KFAC has no damping: the method's is zero and the penalty does not curve up",
         ),
         (

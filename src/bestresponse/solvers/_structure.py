@@ -80,16 +80,21 @@ def _models(
 def mean_diagonal(structure: Structure, own: float, wanted_by: str) -> dict[str, float]:
     """The mean diagonal of each parameter plus `own`.
 
+    A parameter that nothing curves up, such as a bias without decay, takes the mean of the others:
+    an inverse must be finite, and this one is approximate.
+
     Raises:
-        InputError: if that is not positive.
+        InputError: if there is no positive one.
     """
     pieces = structure.layout.unflatten(structure.diagonal)
     means = torch.stack([piece.double().mean() for piece in pieces.values()]) + own
-    if not bool((means > 0).all()):
+    positive = means > 0
+    if not bool(positive.any()):
         raise InputError(
             f"{wanted_by} has no damping: the method's is zero and the penalty does not curve up; "
             f"set {wanted_by}(damping=1e-3) or Implicit(damping=...)."
         )
+    means = torch.where(positive, means, means[positive].mean())
     return dict(zip(pieces, means.tolist(), strict=True))
 
 
