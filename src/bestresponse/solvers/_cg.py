@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -86,15 +87,14 @@ class CG(IterativeSolver):
     def start(self, system: System, memory: Memory) -> State:
         """The guess and its residual: without a guess, zero and b."""
         value, residual = system.start()
-        direction = system.precondition(residual)
         square = residual @ residual
         floor = (system.vector @ system.vector) * torch.finfo(residual.dtype).eps ** 2
         nothing = torch.zeros_like(square)
-        state: State = {
+        return {
             "value": value,
             "residual": residual,
-            "direction": direction,
-            "energy": square if system.inverse is None else residual @ direction,
+            "direction": None,
+            "energy": nothing,
             "floor": floor,
             "residual_norm": square.sqrt(),
             "alpha": nothing,
@@ -103,11 +103,11 @@ class CG(IterativeSolver):
             "status": torch.where(square <= floor, int(Status.converged), int(Status.running)),
             "pairs": [],
         }
-        return state
 
     def step(self, system: System, state: State) -> State:
         """The minimizer along one more conjugate direction."""
-        direction, energy = state["direction"], state["energy"]
+        # formed here and not at the end of the last step, which would apply M once more than needed
+        direction, energy, beta = _next_direction(system, state)
         image = system.operator.mv(direction)
         curvature = direction @ image
         if len(state["pairs"]) < self.recycle:
@@ -122,17 +122,15 @@ class CG(IterativeSolver):
         alpha = torch.where(moves, descent / torch.where(moves, curvature, 1), 0)
         residual = move(state["residual"], image, -alpha)
         square = torch.where(moves, residual @ residual, state["residual_norm"] ** 2)
-        conditioned = residual if system.inverse is None else system.inverse.mv(residual)
-        new_energy = square if system.inverse is None else residual @ conditioned
-        beta = -(conditioned @ image) / curvature if system.flexible else new_energy / energy
-        beta = torch.where(moves, beta, 0)
         return {
             **state,
             "value": move(state["value"], direction, alpha),
             "residual": residual,
             "quotient": curvature / (direction @ direction),
-            "direction": direction.mul_(beta).add_(conditioned),
-            "energy": torch.where(moves, new_energy, energy),
+            "direction": direction,
+            "image": image if system.flexible else None,
+            "curvature": curvature,
+            "energy": energy,
             "residual_norm": square.sqrt(),
             "alpha": alpha,
             "beta": beta,
@@ -167,11 +165,29 @@ def _ended(convex: Tensor, definite: Tensor, exact: Tensor) -> Tensor:
     return torch.where(convex, ended, int(Status.negative_curvature))
 
 
+def _next_direction(system: System, state: State) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction conjugate to the last one, rᵀMr, and the share of the last one in it."""
+    residual, last = state["residual"], state["direction"]
+    if last is None:
+        direction = system.precondition(residual)
+        return direction, residual @ direction, state["beta"]
+    conditioned = residual if system.inverse is None else system.inverse.mv(residual)
+    energy = residual @ conditioned
+    if system.flexible:
+        beta = -(conditioned @ state["image"]) / state["curvature"]
+    else:
+        beta = energy / state["energy"]
+    beta = torch.where(state["status"] == Status.running, beta, 0)
+    return last.mul_(beta).add_(conditioned), energy, beta
+
+
 def _ritz_values(trace: Trace) -> list[float]:
     """Those of the Lanczos matrix, which the step lengths determine."""
     pairs = list(zip(trace["alpha"], trace["beta"], strict=True))
     steps = [(alpha, beta) for alpha, beta in pairs if alpha > 0]
     diagonal = [1 / alpha for alpha, _ in steps]
-    for i, (alpha, beta) in enumerate(steps[:-1]):
+    beside = []
+    for i, ((alpha, _), (_, beta)) in enumerate(pairwise(steps)):
         diagonal[i + 1] += beta / alpha
-    return ritz_values(diagonal, [math.sqrt(beta) / alpha for alpha, beta in steps[:-1]])
+        beside.append(math.sqrt(beta) / alpha)
+    return ritz_values(diagonal, beside)
