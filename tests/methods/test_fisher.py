@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.distributions import Bernoulli, Categorical, Normal
 
 import bestresponse as br
-from bestresponse.methods._curvature import _inner_at
+from bestresponse.methods._curvature import inner_at
 from checks import assert_same, relative_error, snapshot
 from curvatures import CLASSES, ROWS, Case, cross_entropy, jacobian, names_of
 
@@ -103,7 +103,7 @@ def test_one_number_a_row():
 def test_gradient_and_mixed_product_are_the_inner_losses_own():
     made = case("mlp")
     with made.operator() as (_, point, _), made.problem() as problem:
-        whole, vector = _inner_at(problem, 0), torch.randn(len(point.gradient))
+        whole, vector = inner_at(problem, 0), torch.randn(len(point.gradient))
         assert torch.equal(point.gradient, whole.gradient)
         assert_same(point.mixed_product(vector), whole.mixed_product(vector))
 

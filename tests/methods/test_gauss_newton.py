@@ -9,7 +9,7 @@ from torch import nn
 
 import bestresponse as br
 from bestresponse._nested import next_problem
-from bestresponse.methods._curvature import _inner_at, cut
+from bestresponse.methods._curvature import cut, inner_at
 from checks import assert_same, relative_error, snapshot
 from curvatures import Case, cross_entropy, make
 
@@ -63,7 +63,7 @@ class Problem:
 def test_gradient_and_mixed_product_are_those_of_the_whole_inner_loss(kind, parts):
     nested, batch = (made := Problem(kind, parts)).nested, made.batch
     with next_problem(nested, batch, batch) as problem:
-        point, whole = nested.method.point(problem), _inner_at(problem, 0)
+        point, whole = nested.method.point(problem), inner_at(problem, 0)
         assert (point._whole is not None) == ("scale" in parts)
         assert relative_error(point.gradient, whole.gradient) <= 1e-12
         for vector in torch.randn(2, len(point.gradient)):
@@ -93,11 +93,11 @@ def test_no_dependence_is_none():
 def test_at_a_perfect_fit_and_for_linear_outputs_it_is_the_hessian():
     case = Case("linear", cross_entropy)
     with case.operator() as (operator, _, _), case.problem() as problem:
-        exact = br.Hessian(_inner_at(problem, 0)).as_matrix()
+        exact = br.Hessian(inner_at(problem, 0)).as_matrix()
         assert relative_error(operator.as_matrix() - case.damping * torch.eye(15), exact) <= 1e-12
     case = Case("mlp", cross_entropy)
     with case.operator() as (operator, _, _), case.problem() as problem:
-        exact = br.Hessian(_inner_at(problem, 0)).as_matrix()
+        exact = br.Hessian(inner_at(problem, 0)).as_matrix()
         difference = operator.as_matrix() - case.damping * torch.eye(len(exact)) - exact
         assert float(difference.norm()) >= 1e-2  # elsewhere it is another matrix
 
@@ -132,7 +132,7 @@ def test_the_penalty_enters_by_its_exact_hessian_also_where_the_model_does_not_l
         method=br.Implicit(br.Dense(), curvature=br.GaussNewton(predict, cross_entropy, penalty)),
     )
     with next_problem(nested, (x, y), (x, y)) as problem:
-        point, whole = nested.method.point(problem), _inner_at(problem, 0)
+        point, whole = nested.method.point(problem), inner_at(problem, 0)
         # the outputs are linear in the weights, so that all of it is the Hessian
         hessian = br.Hessian(whole).as_matrix()
         assert float(hessian[:4, 4:].norm()) > 0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.distributions import Categorical
 
 import bestresponse as br
-from bestresponse.methods._curvature import Curvature, ExactHessian, _inner_at
+from bestresponse.methods._curvature import Curvature, ExactHessian, inner_at
 from checks import relative_error
 from curvatures import Case, make
 
@@ -174,7 +174,7 @@ def test_the_mean_gradient_is_the_inner_losses():
     parts, _ = batches("mlp")
     case = Case("mlp")
     with case.problem(parts) as problem:
-        means = [_inner_at(problem, i).gradient for i in range(3)]
+        means = [inner_at(problem, i).gradient for i in range(3)]
         point = case.nested.method.point(problem)
         assert relative_error(point.gradient, torch.stack(means).mean(0)) <= 1e-12
         losses = [

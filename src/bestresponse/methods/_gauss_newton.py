@@ -1,0 +1,139 @@
+"""The Gauss-Newton matrix as the inner curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bestresponse._errors import InputError
+from bestresponse._guards import check_scalar, check_used, names
+from bestresponse._problem import Problem
+from bestresponse._purify import Batch
+from bestresponse._tree import Tree, leaves_of
+from bestresponse.methods._curvature import (
+    Curvature,
+    check_functions,
+    inner_at,
+    of_part,
+    outputs_at,
+    penalty_at,
+)
+from bestresponse.methods._points import Point, SplitPoint
+from bestresponse.operators import OutputHessian, PulledBack
+
+_SAME = 0.6  # power of machine epsilon that two evaluations of one loss differ by: 7e-5 in float32
+
+
+@dataclass(frozen=True)
+class GaussNewton(Curvature):
+    """JᵀH_LJ of loss∘predict, plus the exact Hessian of the penalty.
+
+    Positive semidefinite for a loss that is convex in the outputs, so that CG never meets negative
+    curvature; equal to the Hessian where the outputs are linear in the weights or fit perfectly.
+    That `inner` = loss∘predict + penalty is checked by value at call 1, 2, 4, 8, …
+
+    Args:
+        predict: `predict(*inner_batch)`, the model's outputs, one tensor whose first dimension
+            are the rows.
+        loss: `loss(outputs, *inner_batch)`, a scalar; may depend on λ (weights of examples), not
+            on w but through the outputs.
+        penalty: `penalty()`, a scalar of w and λ, such as weight decay; None for none.
+
+    With `br.hypergradient` they are `predict(params, hyper, *inner_batch)`,
+    `loss(outputs, params, hyper, *inner_batch)` and `penalty(params, hyper)`.
+
+    Source: Schraudolph, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent"
+    (2002), https://doi.org/10.1162/08997660260028683
+
+    Example:
+        >>> import bestresponse as br
+        >>> predict = lambda params, hyper: 3 * params["w"]
+        >>> loss = lambda outputs, params, hyper: 0.5 * (outputs - hyper["a"]).square().sum()
+        >>> inner = lambda params, hyper: loss(predict(params, hyper), params, hyper)
+        >>> outer = lambda params, hyper: params["w"].sum()  # w* = a/3
+        >>> at = {"w": torch.tensor([1.0])}, {"a": torch.tensor([3.0])}
+        >>> method = br.Implicit(br.CG(), curvature=br.GaussNewton(predict, loss))
+        >>> br.hypergradient(inner, outer, *at, method).value["a"]
+        tensor([0.3333])
+    """
+
+    predict: Callable[..., Tensor]
+    loss: Callable[..., Tensor]
+    penalty: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        check_functions(predict=self.predict, loss=self.loss, penalty=self.penalty)
+
+    @property
+    def closures(self) -> tuple[Callable[..., Any], ...]:
+        """predict, loss and penalty."""
+        return tuple(f for f in (self.predict, self.loss, self.penalty) if f is not None)
+
+    def at(self, problem: Problem, number: int) -> Point:
+        """The forward graph of the outputs, the loss on them, and the penalty's own graph."""
+        batch, seed = problem.inner_batches[number], problem.seeds[0] + number
+        hyper = leaves_of(problem.hyper)
+        point = self._pulled_back(problem, batch, seed, hyper)
+        penalty = penalty_at(problem, self.penalty, seed)
+        if problem.checked:
+            assert isinstance(point.middle, OutputHessian)
+            problem.check(point.outputs.graph.sum(), "predict")
+            problem.check(point.middle.loss, "loss")
+            self._check_loss(problem, point.outputs.value, batch, seed)
+            total = point.middle.loss.detach() + (penalty.loss if penalty else 0)
+            _check_same(problem, number, total)
+        whole = inner_at(problem, number) if point.outputs.depends_on_hyper() else None
+        return SplitPoint(point, penalty, hyper, whole)
+
+    def _pulled_back(
+        self, problem: Problem, batch: Batch, seed: int, hyper: Tree, *, record: bool = False
+    ) -> PulledBack:
+        loss = problem.pure(self.loss)
+
+        def of_outputs(outputs: Tensor) -> Tensor:
+            return check_scalar(loss(problem.params, hyper, batch, seed, outputs), "loss")
+
+        outputs = outputs_at(problem, self.predict, batch, seed, record=record)
+        middle = OutputHessian(of_outputs, outputs.value)
+        count = len(outputs.value) if outputs.value.ndim else 1
+
+        def on_rows(rows: Tensor) -> PulledBack:
+            def of(part: Batch) -> PulledBack:
+                return self._pulled_back(problem, part, seed, hyper, record=True)
+
+            return of_part(of, batch, count, rows)
+
+        return PulledBack(outputs, middle, on_rows)
+
+    def _check_loss(self, problem: Problem, outputs: Tensor, batch: Batch, seed: int) -> None:
+        """Refuse a loss that depends on w past the outputs: that part would have no curvature."""
+        params = leaves_of(problem.params)
+        loss = problem.pure(self.loss)(
+            params, problem.hyper, batch, seed, outputs.clone().requires_grad_()
+        )
+        gradients = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+        direct = [n for n, g in zip(params, gradients, strict=True) if g is not None]
+        if direct:
+            raise InputError(
+                f"The loss of the outputs depends on the parameter {names(direct)} itself; "
+                "move that part of it into penalty."
+            )
+
+
+def _check_same(problem: Problem, number: int, total: Tensor) -> None:
+    """Refuse parts that do not add up to the inner loss: the curvature would be another's."""
+    params = leaves_of(problem.params)
+    inner = problem.inner_batch_loss(params, problem.hyper, number)
+    gradients = torch.autograd.grad(inner, list(params.values()), allow_unused=True)
+    check_used(gradients, params)
+    expected, found = float(inner.detach()), float(total)
+    tolerance = torch.finfo(torch.promote_types(inner.dtype, total.dtype)).eps ** _SAME
+    if abs(expected - found) > tolerance * max(abs(expected), abs(found), 1e-8):
+        raise InputError(
+            f"predict, loss and penalty give {found:.6g} where the inner loss is {expected:.6g}; "
+            "inner(*batch) must equal loss(predict(*batch), *batch) + penalty()."
+        )
