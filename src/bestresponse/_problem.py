@@ -15,7 +15,7 @@ from bestresponse._errors import InputError
 from bestresponse._guards import check_escapes, check_graph, check_scalar
 from bestresponse._purify import Batch
 from bestresponse._result import Memory
-from bestresponse._tree import Partial, Tree, leaves_of
+from bestresponse._tree import Layout, Partial, Tree, leaves_of
 
 Pure = Callable[..., Any]
 """A closure as a pure function of (params, hyper, batch, seed, *leading arguments)."""
@@ -113,7 +113,8 @@ class Problem:
             for (name, leaf), gradient in zip(params.items(), gradients, strict=False)
         }
         direct: Partial = dict(zip(hyper, gradients[len(params) :], strict=True))
-        return OuterGradients(loss.detach(), by_params, direct)
+        layout = Layout.of(params)
+        return OuterGradients(loss.detach(), layout, layout.flatten(by_params), direct)
 
     def check(self, loss: Tensor, role: str) -> None:
         """Refuse a loss at leaves whose graph would be differentiated wrongly."""
@@ -125,8 +126,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class OuterGradients:
-    """L_V, ∂L_V/∂w and ∂L_V/∂λ (None where L_V does not depend)."""
+    """L_V, ∂L_V/∂w as one flat vector, and ∂L_V/∂λ (None where L_V does not depend)."""
 
     loss: Tensor
-    params: Tree
+    layout: Layout
+    flat: Tensor
     direct: Partial
+
+    @property
+    def params(self) -> Tree:
+        """∂L_V/∂w by parameter: views of the flat vector."""
+        return self.layout.unflatten(self.flat)

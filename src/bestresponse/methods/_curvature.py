@@ -71,6 +71,7 @@ def of_part(
 
 
 def inner_at(problem: Problem, number: int) -> Linearization:
+    """The whole inner loss's graph."""
     return Linearization(
         lambda params, hyper: problem.inner_batch_loss(params, hyper, number),
         problem.params,
@@ -78,9 +79,17 @@ def inner_at(problem: Problem, number: int) -> Linearization:
     )
 
 
+Leaves = tuple[Tree, Tree]
+"""w and λ as leaves that the graphs of several parts share: each copy is a vector of memory."""
+
+
 def penalty_at(
-    problem: Problem, penalty: Callable[..., Tensor] | None, seed: int
+    problem: Problem,
+    penalty: Callable[..., Tensor] | None,
+    seed: int,
+    leaves: Leaves | None = None,
 ) -> Linearization | None:
+    """The penalty's graph, if there is a penalty."""
     if penalty is None:
         return None
     pure = problem.pure(penalty)
@@ -90,7 +99,8 @@ def penalty_at(
         problem.check(value, "penalty")
         return value
 
-    return Linearization(of_trees, problem.params, problem.hyper, partial=True)
+    at = leaves or (problem.params, problem.hyper)
+    return Linearization(of_trees, *at, partial=True, shared=leaves is not None)
 
 
 def outputs_at(
@@ -100,17 +110,20 @@ def outputs_at(
     seed: int,
     *,
     record: bool = False,
+    leaves: Leaves | None = None,
 ) -> Outputs:
+    """The outputs' graph."""
     pure = problem.pure(predict)
     return Outputs(
         lambda params, hyper: pure(params, hyper, batch, seed),
-        problem.params,
-        problem.hyper,
+        *(leaves or (problem.params, problem.hyper)),
         record=record,
+        shared=leaves is not None,
     )
 
 
 def check_functions(**functions: Any) -> None:
+    """Refuse what cannot be called; None may stand for what is left out."""
     for name, function in functions.items():
         if function is not None:
             check_callable(function, name)

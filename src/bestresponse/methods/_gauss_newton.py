@@ -13,9 +13,10 @@ from bestresponse._errors import InputError
 from bestresponse._guards import check_scalar, check_used, names
 from bestresponse._problem import Problem
 from bestresponse._purify import Batch
-from bestresponse._tree import Tree, leaves_of
+from bestresponse._tree import leaves_of
 from bestresponse.methods._curvature import (
     Curvature,
+    Leaves,
     check_functions,
     inner_at,
     of_part,
@@ -76,9 +77,9 @@ class GaussNewton(Curvature):
     def at(self, problem: Problem, number: int) -> Point:
         """The forward graph of the outputs, the loss on them, and the penalty's own graph."""
         batch, seed = problem.inner_batches[number], problem.seeds[0] + number
-        hyper = leaves_of(problem.hyper)
-        point = self._pulled_back(problem, batch, seed, hyper)
-        penalty = penalty_at(problem, self.penalty, seed)
+        leaves = leaves_of(problem.params), leaves_of(problem.hyper)
+        point = self._pulled_back(problem, batch, seed, leaves)
+        penalty = penalty_at(problem, self.penalty, seed, leaves)
         if problem.checked:
             assert isinstance(point.middle, OutputHessian)
             problem.check(point.outputs.graph.sum(), "predict")
@@ -87,23 +88,25 @@ class GaussNewton(Curvature):
             total = point.middle.loss.detach() + (penalty.loss if penalty else 0)
             _check_same(problem, number, total)
         whole = inner_at(problem, number) if point.outputs.depends_on_hyper() else None
-        return SplitPoint(point, penalty, hyper, whole)
+        return SplitPoint(point, penalty, leaves[1], whole)
 
     def _pulled_back(
-        self, problem: Problem, batch: Batch, seed: int, hyper: Tree, *, record: bool = False
+        self, problem: Problem, batch: Batch, seed: int, leaves: Leaves | None = None
     ) -> PulledBack:
-        loss = problem.pure(self.loss)
+        """On the given leaves, or on some of the rows, with their layers recorded."""
+        loss, record = problem.pure(self.loss), leaves is None
+        hyper = leaves[1] if leaves else problem.hyper
 
         def of_outputs(outputs: Tensor) -> Tensor:
             return check_scalar(loss(problem.params, hyper, batch, seed, outputs), "loss")
 
-        outputs = outputs_at(problem, self.predict, batch, seed, record=record)
+        outputs = outputs_at(problem, self.predict, batch, seed, record=record, leaves=leaves)
         middle = OutputHessian(of_outputs, outputs.value)
         count = len(outputs.value) if outputs.value.ndim else 1
 
         def on_rows(rows: Tensor) -> PulledBack:
             def of(part: Batch) -> PulledBack:
-                return self._pulled_back(problem, part, seed, hyper, record=True)
+                return self._pulled_back(problem, part, seed)
 
             return of_part(of, batch, count, rows)
 

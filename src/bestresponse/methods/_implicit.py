@@ -126,7 +126,7 @@ def implicit_hypergradient(
     operator = Compiled(point.curvature) if compiled else point.curvature
     if damping:
         operator = operator + damping * Identity.of(operator)
-    right_side = point.layout.flatten(outer.params)
+    right_side = outer.flat
     solution = linear_solve(operator, right_side, solver, memory=problem.memory, throw=False)
     indirect = {
         name: None if product is None else -product

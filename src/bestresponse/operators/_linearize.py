@@ -24,6 +24,7 @@ class Linearization:
         params: the point w.
         hyper: the point λ; may be empty.
         partial: the loss is a part of the inner loss and may leave parameters out.
+        shared: `params` and `hyper` are leaves already, which other graphs use too.
 
     Raises:
         InputError: if the loss does not use some parameter (unless `partial`), or has no second
@@ -45,9 +46,12 @@ class Linearization:
         hyper: Tree,
         *,
         partial: bool = False,
+        shared: bool = False,
     ) -> None:
         self.layout = Layout.of(params)
-        self._params, self._hyper = leaves_of(params), leaves_of(hyper)
+        self._params, self._hyper = (
+            (params, hyper) if shared else (leaves_of(params), leaves_of(hyper))
+        )
         value = loss(self._params, self._hyper)
         with autograd_errors():
             gradients = torch.autograd.grad(

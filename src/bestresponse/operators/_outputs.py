@@ -35,6 +35,7 @@ class Outputs:
         params: the point w.
         hyper: the point λ; may be empty.
         record: keep all layers' calls (`calls`), for approximations that look inside.
+        shared: `params` and `hyper` are leaves already, which other graphs use too.
 
     Attributes:
         value: f(w, λ), detached.
@@ -58,9 +59,12 @@ class Outputs:
         hyper: Tree,
         *,
         record: bool = False,
+        shared: bool = False,
     ) -> None:
         self.layout = Layout.of(params)
-        self.params, self.hyper = leaves_of(params), leaves_of(hyper)
+        self.params, self.hyper = (
+            (params, hyper) if shared else (leaves_of(params), leaves_of(hyper))
+        )
         self._predict = predict
         recording = Recording() if record else Recording(BILINEAR)
         value = self._recorded(recording)
