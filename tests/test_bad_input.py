@@ -142,11 +142,11 @@ CONSTRUCTIONS = [
     (lambda: br.select(MODEL, lambda name: False), "keeps no parameter; .* weight, bias"),
     (lambda: br.Implicit("cg"), "'cg' is not a solver; use br.CG"),
     (lambda: br.Implicit(br.CG), "is not a solver"),
-    (lambda: br.Implicit(damping=-1e-3), "damping=-0.001 is negative"),
+    (lambda: br.Implicit(damping=-1e-3), "damping=-0.001 is no damping"),
     (lambda: br.Implicit(damping=float("nan")), "damping=nan"),
     (lambda: br.FiniteDifference(br.optim.SGD(0.1)), "is not a solver"),
     (lambda: br.FiniteDifference(epsilon=0.0), "epsilon=0.0 is not positive"),
-    (lambda: br.FiniteDifference(damping=-1.0), "damping=-1.0 is negative"),
+    (lambda: br.FiniteDifference(damping=-1.0), "damping=-1.0 is no damping"),
 ]
 
 
@@ -197,3 +197,26 @@ def test_a_captured_tensor_in_the_functional_core_is_named():
     for method in METHODS.values():
         with pytest.raises(br.InputError, match="inner closure reaches the live parameter 'w'"):
             br.hypergradient(inner, lambda p, h: p["w"].sum(), params, hyper, method)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_norm": 0.5}, "renormalizes its weights in place"),
+        ({"scale_grad_by_freq": True}, "no gradient of any loss; set scale_grad_by_freq=False"),
+        ({"sparse": True}, "have no second derivative; set sparse=False"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_embeddings_without_a_derivative(settings, words):
+    table = nn.Embedding(5, 2, **settings)
+    decay = br.hyper.WeightDecay(table)
+    loss = lambda x: (table(x) - 1).square().mean()  # noqa: E731
+    nested = br.Nested(table, decay, lambda x: loss(x) + decay(table), loss, br.Implicit())
+    with pytest.raises(br.InputError, match=words):
+        nested((torch.arange(5),), (torch.arange(5),))
+
+
+def test_a_state_of_something_else():
+    with pytest.raises(br.InputError, match="This is no state of a Nested"):
+        make().load_state_dict({"weight": torch.ones(1)})

@@ -65,10 +65,41 @@ def test_the_worst_group_counts_and_schedules_are_followed():
     assert nested()[1].training_stability == pytest.approx(50 * before)
 
 
-@pytest.mark.parametrize("solver", [br.Scale(0.1)])
-def test_unknown_where_nothing_is_known(solver):
-    assert problem(9.0, solver=solver)[1]()[1].training_stability is None
+def test_unknown_where_nothing_is_known():
     assert problem(9.0, optimizer=torch.optim.AdamW)[1]()[1].training_stability is None
+
+
+def test_it_is_seen_whatever_the_solver_sees(watched_solver):
+    """Solvers that see no large curvature, on a spectrum from 0.01 to 10, at 1.5 of the limit."""
+    curvatures = torch.logspace(-2, 1, 40, dtype=torch.float64)
+    weight = nn.Linear(40, 1, bias=False, dtype=torch.float64)
+    hyper = nn.Linear(40, 1, bias=False, dtype=torch.float64)
+    nested = br.Nested(
+        params=weight,
+        hyper=hyper,
+        inner=lambda: 0.5 * (curvatures * (weight.weight - hyper.weight).square()).sum(),
+        outer=lambda: (weight.weight - 1).square().sum(),
+        method=br.Implicit(watched_solver),
+        optimizer=torch.optim.SGD(weight.parameters(), lr=3 / 10),
+    )
+    first, *_, last = (nested()[1] for _ in range(10))
+    assert 1.4 < first.training_stability <= last.training_stability <= 1.5 + 1e-9
+    assert last.training_stability > 1.49
+    assert br.Result.unstable_training in last.warnings
+    assert last.products <= first.products - 9  # power iteration goes on where it was
+
+
+@pytest.fixture(
+    params=[
+        br.Scale(0.1),
+        br.CG(2, preconditioner=br.Nystrom(30, refresh=100)),
+        br.CG(2, preconditioner=br.Scale(0.1)),
+        br.Dense(),
+    ],
+    ids=["scale", "nystrom", "scaled", "dense"],
+)
+def watched_solver(request):
+    return request.param
 
 
 def test_a_velocity_that_takes_in_nothing_is_stable():

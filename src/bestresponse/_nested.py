@@ -19,7 +19,7 @@ from bestresponse._modules import Parameters, is_compiled, live_parameters
 from bestresponse._peak_memory import PeakMemory
 from bestresponse._problem import Batches, Problem, Pure
 from bestresponse._purify import Batch, LiveModules, captured_modules
-from bestresponse._result import Memory, Result, Stats, map_memory
+from bestresponse._result import Memory, Result, SolveError, Stats, map_memory
 from bestresponse._tree import Tree
 from bestresponse.methods import Hypergradient, Method, Report
 from bestresponse.methods._base import replace_report
@@ -46,7 +46,8 @@ class Nested:
         outer: `outer(*outer_batch)`, the loss that λ is to make small.
         method: how the best response is differentiated.
         optimizer: the optimizer of the training loop; lets the report say when a training step
-            of `torch.optim.SGD` leaves its stable range.
+            of `torch.optim.SGD` leaves its stable range. Where the solver does not see the largest
+            curvature (preconditioned, deflated, `SingleLoop`, `Scale`) that costs a product a call.
         max_norm: clip the hypergradient to this length.
         outer_training: run the outer closure in the modules' own mode instead of eval mode.
         measure_memory: put the peak memory of each call into the report.
@@ -124,7 +125,11 @@ class Nested:
         """
         with self._problem(inner_batch, outer_batch) as problem:
             peak = PeakMemory(_cuda_devices(problem.live)) if self.measure_memory else None
-            hypergradient = run_method(self.method, problem, throw=self.throw)
+            try:
+                hypergradient = run_method(self.method, problem, throw=self.throw)
+            except SolveError:
+                self._memory = {}  # what led to the failure does not lead to the next one
+                raise
         if peak:
             report = replace(hypergradient.report, peak_memory=peak.read())
             hypergradient = replace_report(hypergradient, report)
@@ -156,6 +161,8 @@ class Nested:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
+        if "stream" not in state:
+            raise InputError("This is no state of a Nested; pass what its state_dict() returned.")
         self._stream.set_state(state["stream"])
         self._memory = _copied(state.get("memory", {}))
 
@@ -217,6 +224,7 @@ class Nested:
                 pure=pure,
                 checked=ahead or _is_power_of_two(self._calls),
                 memory=self._memory,
+                watched=isinstance(self.optimizer, torch.optim.SGD),
             )
 
     def _with_stability(self, hypergradient: Hypergradient) -> Hypergradient:

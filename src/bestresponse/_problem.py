@@ -60,6 +60,7 @@ class Problem:
         pure: makes a further closure of the method's a pure function.
         checked: whether the graphs of the closures are searched for what would go wrong silently.
         memory: what the last call left for this one.
+        watched: whether someone asks for the largest curvature, at the price of a product.
     """
 
     inner: Pure
@@ -76,6 +77,7 @@ class Problem:
     pure: Callable[[Callable[..., Any]], Pure]
     checked: bool = True
     memory: Memory = field(default_factory=dict)
+    watched: bool = False
 
     @property
     def inner_batches(self) -> tuple[Batch, ...]:

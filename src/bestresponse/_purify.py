@@ -82,7 +82,7 @@ class LiveModules:
             (name, buffer, buffer.clone())
             for name, buffer in self._host.named_buffers(remove_duplicate=False)
         ]
-        self._refuse_renormalizing()
+        self._refuse_embeddings()
 
     def surroundings(self) -> Surroundings:
         """How closures run if called from here, now."""
@@ -164,12 +164,25 @@ class LiveModules:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
-    def _refuse_renormalizing(self) -> None:
+    def _refuse_embeddings(self) -> None:
+        """Those whose backward pass is no derivative, or none that can be flattened."""
         for module in self._modules:
-            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                continue
+            if module.max_norm is not None:
                 raise InputError(
                     f"{module} renormalizes its weights in place, which cannot be "
                     "differentiated; set max_norm=None."
+                )
+            if module.scale_grad_by_freq:
+                raise InputError(
+                    f"{module} divides its gradient by frequencies, which is no gradient of any "
+                    "loss; set scale_grad_by_freq=False."
+                )
+            if module.sparse:
+                raise InputError(
+                    f"{module} has sparse gradients, which have no second derivative; "
+                    "set sparse=False."
                 )
 
 

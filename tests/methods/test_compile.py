@@ -392,7 +392,7 @@ def test_products_of_several_batches_are_one_piece_of_code(backend):
 @pytest.mark.parametrize("field", ["chunked", "resample"])
 def test_graphs_that_are_built_anew_are_refused(field):
     with pytest.raises(br.InputError, match="leave out compile=True"):
-        br.Implicit(compile=True, **{field: True})
+        br.Implicit(br.Neumann(), compile=True, **{field: True})
 
 
 def test_against_the_matrix(backend):

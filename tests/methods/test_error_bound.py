@@ -52,6 +52,43 @@ def flat(tree):
     return torch.cat([leaf.reshape(-1) for leaf in tree.values()])
 
 
+def test_nothing_is_proved_of_a_loss_that_is_not_convex_in_the_outputs():
+    (inner, outer, params, hyper), curvature, _ = random_problem(0, mixed="weights")
+
+    def bound(share):
+        """With so much of one row's square taken off the loss."""
+        taken = lambda f: share * f[0].square().sum()  # noqa: E731
+        split = br.GaussNewton(
+            curvature.predict,
+            lambda f, p, h: curvature.loss(f, p, h) - taken(f),
+            curvature.penalty,
+        )
+        whole = lambda p, h: inner(p, h) - taken(curvature.predict(p, h))  # noqa: E731
+        method = br.Implicit(br.CG(2), curvature=split, error_bound=True)
+        return br.hypergradient(whole, outer, params, hyper, method).report.error_bound
+
+    assert bound(0.0) > 0
+    assert bound(0.4) is None
+
+
+def test_nothing_is_proved_where_rows_meet_in_the_loss():
+    x = torch.randn(5, 3, dtype=torch.float64)
+    penalty = lambda p, h: (h["a"].exp() * p["w"] ** 2).sum()  # noqa: E731
+
+    def bound(shared):
+        loss = lambda f, p, h: f.square().sum() + shared * f.sum() ** 2  # noqa: E731
+        predict = lambda p, h: x @ p["w"]  # noqa: E731
+        inner = lambda p, h: loss(predict(p, h), p, h) + penalty(p, h)  # noqa: E731
+        at = {"w": torch.ones(3, dtype=torch.float64)}, {"a": torch.zeros(3, dtype=torch.float64)}
+        curvature = br.GaussNewton(predict, loss, penalty)
+        method = br.Implicit(br.CG(2), curvature=curvature, error_bound=True)
+        outer = lambda p, h: p["w"].sum()  # noqa: E731
+        return br.hypergradient(inner, outer, *at, method).report.error_bound
+
+    assert bound(0.0) > 0
+    assert bound(1.0) is None
+
+
 def test_the_bound_holds_on_200_random_problems_and_one_from_ritz_values_does_not():
     broken_by_ritz = 0
     for seed in range(200):

@@ -154,8 +154,20 @@ def test_chunked_together_with_resampled_is_refused():
 
 @pytest.mark.parametrize("options", [{"chunked": True}, {"resample": True}])
 def test_one_batch_is_one_batch(options):
-    case = Case("mlp", solver=br.Dense(), **options)
-    assert relative_error(case()[0], Case("mlp", solver=br.Dense())()[0]) == 0
+    solver = br.Neumann(0.05, max_steps=5)
+    case = Case("mlp", solver=solver, **options)
+    assert relative_error(case()[0], Case("mlp", solver=solver)()[0]) == 0
+
+
+@pytest.mark.parametrize("solver", [br.Dense(), br.CG(), br.MINRES(), br.Nystrom(2)])
+def test_resampling_is_refused_where_products_must_be_of_one_matrix(solver):
+    with pytest.raises(br.InputError, match="resample takes each product with another batch"):
+        br.Implicit(solver, resample=True)
+
+
+def test_resampling_has_no_error_bound():
+    with pytest.raises(br.InputError, match="no error can be bounded"):
+        br.Implicit(br.Neumann(), resample=True, error_bound=True)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -461,6 +461,28 @@ def test_biases_without_decay_do_not_stand_in_the_way(build):
     assert relative_error(value, exact) < 1e-8
 
 
+class Twice(nn.Module):
+    """A weight in a layer and in a product that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x) + x @ self.body.weight))
+
+
+def of_no_rows():
+    """The outputs are one number for the whole batch."""
+    x = torch.randn(6, 4)
+    predict = lambda p, h: F.linear(x, p["w"]).mean()  # noqa: E731
+    loss = lambda f, p, h: (f - h["a"]).square()  # noqa: E731
+    inner = lambda p, h: loss(predict(p, h), p, h)  # noqa: E731
+    outer = lambda p, h: p["w"].sum()  # noqa: E731
+    method = br.Implicit(br.KFAC(), damping=0.1, curvature=br.GaussNewton(predict, loss))
+    br.hypergradient(inner, outer, {"w": torch.ones(1, 4)}, {"a": torch.ones(())}, method)
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -470,7 +492,7 @@ def test_biases_without_decay_do_not_stand_in_the_way(build):
         (lambda: br.KFAC(draws=0), r"draws=0\) must be 1 or more"),
         (lambda: br.KFAC(rank=0), r"rank=0\) must be 1 or more"),
         (lambda: br.KFAC(refresh=0), r"refresh=0\) must be 1 or more"),
-        (lambda: br.KFAC(inner_steps=-1), r"inner_steps=-1\) is negative"),
+        (lambda: br.KFAC(inner_steps=-1), r"inner_steps=-1\) must be 0 or more"),
         (
             lambda: solve_with(br.KFAC(), biases=False, damping=0.0, params=only_biases),
             "KFAC has no damping: the method's is zero and the penalty does not curve up",
@@ -479,6 +501,17 @@ def test_biases_without_decay_do_not_stand_in_the_way(build):
             lambda: Case("tied", solver=br.KFAC())(),
             r"'table\.weight'.* is used by several layers",
         ),
+        (  # one of the two uses is no layer
+            lambda: Case(model=Twice(), batch=(torch.randn(6, 4), torch.arange(6) % 3),
+                         solver=br.KFAC())(),
+            r"'body\.weight' is used by several layers or calls",
+        ),
+        (of_no_rows, r"outputs of shape \(\), which have no rows"),
+        (lambda: br.KFAC(rows=10.5), r"rows=10\.5\) must be 1 or more, a whole number"),
+        (lambda: br.CG(2.5), r"CG\(max_steps=2\.5\) must be 0 or more, a whole number"),
+        (lambda: br.Nystrom(2.5), r"Nystrom\(rank=2\.5\) must be 1 or more, a whole number"),
+        (lambda: br.Implicit(damping=None), "damping=None is no damping"),
+        (lambda: br.CG(rtol="small"), r"CG\(rtol=small\) is not positive"),
         (
             lambda: solve_with(br.KFAC(), curvature=lambda *functions: None),
             "KFAC needs to see the model's layers; give the method a curvature=br.GaussNewton",

@@ -51,6 +51,84 @@ def test_a_warm_start_changes_the_products_but_not_the_limit(solver):
     assert torch.equal(near["value"], exact + 1e-8 * vector(N, 8))  # what is carried is not used up
 
 
+@pytest.mark.parametrize(
+    "solver",
+    [CG(5, warm_start=True), CG(20, warm_start=True), CG(5, warm_start=True, recycle=5),
+     MINRES(5, warm_start=True)],
+    ids=str,
+)  # fmt: skip
+def test_a_warm_start_does_not_grow_on_indefinite_systems_that_change(solver):
+    """Started from the whole of its last answer, CG was at 10²⁴ after 60 of these."""
+    base, generator = symmetric(torch.linspace(-0.02, 2.0, 30)), torch.Generator().manual_seed(1)
+    memory, longest = {}, {True: 0.0, False: 0.0}
+    for _ in range(60):
+        noise = 0.03 * torch.randn(30, 30, generator=generator)
+        matrix, b = base + noise + noise.T, torch.randn(30, generator=generator)
+        warm = solve(solver, matrix, b, memory=memory)
+        memory = warm.memory
+        for carries, found in ((True, warm), (False, solve(solver, matrix, b))):
+            longest[carries] = max(longest[carries], float(found.value.norm()))
+    assert longest[True] <= 20 * longest[False]
+
+
+def test_a_guess_is_taken_at_its_best_multiple():
+    exact = torch.linalg.solve(MATRIX, B)
+    for solver in (CG(0, warm_start=True), MINRES(0, warm_start=True)):
+        doubled = solve(solver, MATRIX, B, memory={"value": 2 * exact})
+        assert relative_error(doubled.value, exact) <= 1e-12
+        turned = solve(solver, MATRIX, B, memory={"value": -exact})
+        assert torch.equal(turned.value, torch.zeros(N))
+        assert turned.stats.relative_residual == 1
+
+
+@pytest.mark.parametrize("solver", CARRYING, ids=str)
+def test_a_saved_nested_goes_on_bit_by_bit(solver):
+    """Answers, Ritz vectors, factors and step lengths are in the state_dict, and are used."""
+
+    def make():
+        torch.manual_seed(0)
+        model = torch.nn.Linear(N, 1, bias=False)
+        decay = br.hyper.WeightDecay(model, init=0.1)
+        nested = br.Nested(
+            params=model,
+            hyper=decay,
+            inner=lambda x: (model(x) - 1).square().mean() + decay(model),
+            outer=lambda x: (model(x) - 2).square().mean(),
+            method=br.Implicit(solver),
+            throw=False,
+        )
+        return model, decay, nested
+
+    def calls(problem, numbers):
+        model, decay, nested = problem
+        for number in numbers:
+            base, noise = (
+                torch.randn(2 * N, N, generator=torch.Generator().manual_seed(seed))
+                for seed in (0, number)
+            )
+            x = base + 0.03 * noise
+            decay.zero_grad()
+            nested((x,), (x,))[0].backward()
+            with torch.no_grad():
+                model.weight.mul_(0.99)
+            yield torch.cat([p.grad.flatten() for p in decay.parameters()])
+
+    whole, state = make(), io.BytesIO()
+    list(calls(whole, range(1, 3)))
+    torch.save(whole[2].state_dict(), state)
+    weights = {name: value.clone() for name, value in whole[0].state_dict().items()}
+    expected = list(calls(whole, range(3, 7)))
+    for kept in (True, False):
+        other = make()
+        other[0].load_state_dict(weights)
+        if kept:
+            state.seek(0)
+            other[2].load_state_dict(torch.load(state, weights_only=True))
+        found = list(calls(other, range(3, 7)))
+        same = all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+        assert same == kept
+
+
 @pytest.mark.parametrize("solver", [CG, MINRES], ids=lambda solver: solver.__name__)
 @pytest.mark.parametrize("preconditioner", [None, Nystrom(5)], ids=str)
 def test_an_exact_guess_costs_one_product_and_no_step(preconditioner, solver):

@@ -268,7 +268,7 @@ def test_an_exactly_singular_system_is_a_breakdown():
         (lambda: Neumann(0.0), "lr=0.0"),
         (lambda: Neumann(math.nan), "lr=nan"),
         (lambda: Neumann(0.1, -2), "max_steps=-2"),
-        (lambda: CG(recycle=-1), r"CG\(recycle=-1\) is negative"),
+        (lambda: CG(recycle=-1), r"CG\(recycle=-1\) must be 0 or more"),
         (lambda: CG(preconditioner="kfac"), "'kfac' is not a solver"),
         (lambda: Neumann(0.1, probes=0), "probes=0"),
         (lambda: Neumann(0.1, preconditioner=CG()), "Neumann needs a linear preconditioner"),

@@ -211,15 +211,18 @@ class TwiceUsed(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "shape"),
-    [(Swapped, (ROWS, ROWS, 4)), (TwiceUsed, (ROWS, 4))],
+    ("model", "shape", "words"),
+    [
+        (Swapped, (ROWS, ROWS, 4), "Woodbury needs rows that do not see each other"),
+        (TwiceUsed, (ROWS, 4), "'body.weight' is used by several layers or calls"),
+    ],
     ids=["positions-first", "used-twice"],
 )
-def test_terms_that_are_not_the_models_are_refused(model, shape):
+def test_terms_that_are_not_the_models_are_refused(model, shape, words):
     """A wrong Gram matrix may make the inverse indefinite without a word."""
     batch = (torch.randn(shape), torch.randint(CLASSES, (ROWS,)))
     case = Case(model=model(), batch=batch, solver=ALL)
-    with pytest.raises(br.InputError, match="Woodbury needs rows that do not see each other"):
+    with pytest.raises(br.InputError, match=words):
         case()
 
 

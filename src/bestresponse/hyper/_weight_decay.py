@@ -42,8 +42,8 @@ class WeightDecay(nn.Module):
         >>> model = nn.Linear(2, 1)
         >>> _ = nn.init.ones_(model.weight)
         >>> decay = WeightDecay(model, per="weight", init=0.1)
-        >>> decay(model)  # ½ · 0.1 · (1 + 1)
-        tensor(0.1000, grad_fn=<MulBackward0>)
+        >>> decay(model).detach()  # ½ · 0.1 · (1 + 1)
+        tensor(0.1000)
     """
 
     def __init__(

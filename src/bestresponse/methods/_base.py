@@ -108,21 +108,22 @@ class Report:
             f"direct {self.direct_norm:.2g}",
             f"indirect {self.indirect_norm:.2g}"
             + _said(" off by at most {:.2g}", self.error_bound),
+            _said("clipped from {:.2g}", self.clipped_from),
             f"{self.products} products" if self.stats else f"{self.steps} unrolled steps",
             _said("relative residual {:.2g}", self.relative_residual),
             self._curvature(),
-            f"inner gradient {self.inner_gradient_norm:.2g}",
+            f"inner gradient {self.inner_gradient_norm:.2g} ({self.stationarity:.2g} of the outer)",
             _said("{:.0f} MB", self.peak_memory and self.peak_memory / 1e6),
             f"not covered by the preconditioner: {names(uncovered)}" if uncovered else "",
             *(end.name for end in ends),
         ]
 
     def _curvature(self) -> str:
-        if self.largest_curvature is None:
-            return ""
-        smallest = _said("{:.1g} (estimate) to ", self.smallest_curvature)
-        stable = _said(", training step at {:.0%} of its limit", self.training_stability)
-        return f"curvature {smallest}{self.largest_curvature:.2g}{stable}"
+        smallest = _said("smallest at most {:.2g}", self.smallest_curvature)
+        largest = _said("largest at least {:.2g}", self.largest_curvature)
+        stable = _said("training step at {:.0%} of its limit", self.training_stability)
+        ends = " and ".join(end for end in (smallest, largest) if end)
+        return ", ".join(part for part in (ends and f"curvature (estimate) {ends}", stable) if part)
 
 
 def _said(template: str, number: float | None) -> str:

@@ -23,8 +23,9 @@ def error_bound(
 
     The error is (∂²L_T/∂λ∂w) A⁻¹r. Proved where λ_min is bounded from below: A is a Gauss-Newton
     or Fisher matrix, which is positive semidefinite (for Gauss-Newton the loss must be convex in
-    the outputs), plus damping, plus penalties whose Hessian is diagonal, as that of weight decay
-    is. A Ritz value is no such bound: it overestimates λ_min.
+    the outputs, which is tested row by row, up to 256 outputs), plus damping, plus penalties whose
+    Hessian is diagonal, as that of weight decay is. A Ritz value is no such bound: it overestimates
+    λ_min.
 
     The residual is computed anew. The norm of the mixed derivative is its largest entry where it
     is diagonal (again found by a random probe, with probability one), and otherwise
@@ -54,7 +55,7 @@ def _term_floor(factor: float, term: LinearOperator) -> float | None:
     if factor < 0:
         return None
     if isinstance(term, PulledBack):
-        return 0.0
+        return 0.0 if term.middle.is_semidefinite() else None
     if isinstance(term, Identity):
         return factor
     if isinstance(term, Diagonal):

@@ -7,15 +7,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from bestresponse._errors import InputError
 from bestresponse._problem import OuterGradients, Problem
-from bestresponse._result import Result, Stats
+from bestresponse._result import Memory, Result, Solution, Stats
 from bestresponse.methods._base import Hypergradient, Method, assemble, replace_report
 from bestresponse.methods._bound import error_bound
 from bestresponse.methods._curvature import Curvature, ExactHessian
 from bestresponse.methods._points import AveragedPoint, ChunkedPoint, Point, ResampledPoint
-from bestresponse.operators import Compiled, Identity
-from bestresponse.solvers import CG, Solver, check_solver, linear_solve
+from bestresponse.operators import Compiled, Identity, LinearOperator
+from bestresponse.solvers import CG, Solver, check_solver, linear_solve, power_steps
+
+_FIRST_POWER_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Implicit(Method):
         chunked: of several inner batches (`Batches`) keep one graph at a time: memory for one
             batch, at twice the time.
         resample: of several inner batches use another one for each product, in turn, for
-            stochastic series such as `Neumann`.
+            solvers that only need products to be right on average: `Neumann`, `SingleLoop`.
         error_bound: prove a bound on the error that the solve leaves in the hypergradient, where
             there is one (`Report.error_bound`): with Gauss-Newton or Fisher curvature. Costs a
             product, two products with the penalty, and 2 to 12 mixed products.
@@ -73,6 +78,17 @@ class Implicit(Method):
         if self.chunked and self.resample:
             raise InputError(
                 "chunked takes the mean over all batches and resample one a product; choose one."
+            )
+        if self.resample and not self.solver.stochastic:
+            raise InputError(
+                "resample takes each product with another batch, which "
+                f"{type(self.solver).__name__} cannot solve with; use br.Neumann or "
+                "br.SingleLoop, or chunked=True."
+            )
+        if self.resample and self.error_bound:
+            raise InputError(
+                "resample takes each product with another batch, so that no error can be bounded; "
+                "leave out error_bound=True."
             )
         if self.compile and (self.chunked or self.resample):
             raise InputError(
@@ -128,6 +144,8 @@ def implicit_hypergradient(
         operator = operator + damping * Identity.of(operator)
     right_side = outer.flat
     solution = linear_solve(operator, right_side, solver, memory=problem.memory, throw=False)
+    if problem.watched and solution.stats.largest_curvature is None:
+        solution = _watched(solution, operator, right_side, problem.memory)
     indirect = {
         name: None if product is None else -product
         for name, product in point.mixed_product(solution.value).items()
@@ -148,6 +166,24 @@ def implicit_hypergradient(
             hypergradient, replace(hypergradient.report, error_bound=bound)
         )
     return _with_stationarity(hypergradient)
+
+
+def _watched(
+    solution: Solution, operator: LinearOperator, right_side: Tensor, memory: Memory
+) -> Solution:
+    """With the largest curvature by power iteration, which goes on from call to call."""
+    iterate = memory.get("steepest")
+    fits = iterate is not None and iterate.shape == right_side.shape
+    iterate = iterate.to(right_side) if iterate is not None and fits else right_side
+    steps = 1 if fits else _FIRST_POWER_STEPS
+    with torch.no_grad():
+        largest, iterate = power_steps(operator, iterate, steps)
+    stats = replace(
+        solution.stats,
+        products=solution.stats.products + steps,
+        largest_curvature=float(largest),
+    )
+    return replace(solution, stats=stats, memory={**solution.memory, "steepest": iterate})
 
 
 def _of_undamped(stats: Stats, damping: float) -> Stats:
@@ -174,5 +210,5 @@ def _with_stationarity(hypergradient: Hypergradient) -> Hypergradient:
 def check_solve(solver: object, damping: float) -> None:
     """Refuse settings of a solve that make no sense."""
     check_solver(solver)
-    if not damping >= 0:
-        raise InputError(f"damping={damping} is negative; use 0 or a small positive number.")
+    if not (isinstance(damping, int | float) and damping >= 0):
+        raise InputError(f"damping={damping} is no damping; use 0 or a small positive number.")

@@ -15,7 +15,7 @@ from bestresponse.operators._gram import WoodburyInverse, squared_lengths
 from bestresponse.operators._kronecker import Kronecker
 from bestresponse.operators._linearize import Linearization
 from bestresponse.operators._matrix import Diagonal, Identity, Matrix
-from bestresponse.operators._outputs import Outputs
+from bestresponse.operators._outputs import Outputs, check_outputs
 
 __all__ = [
     "Compiled",
@@ -35,6 +35,7 @@ __all__ = [
     "PulledBack",
     "Scores",
     "WoodburyInverse",
+    "check_outputs",
     "layer_factors",
     "squared_lengths",
 ]

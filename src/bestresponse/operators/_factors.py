@@ -21,6 +21,7 @@ from bestresponse.operators._gauss_newton import PulledBack
 from bestresponse.operators._layers import LayerCall
 from bestresponse.operators._outputs import Outputs
 
+_PARTIAL = 0.05  # of a gradient: more than autocast's rounding, less than another use
 _PAIRS = 64  # of an embedding's terms that are matched at once
 
 
@@ -45,6 +46,13 @@ class LayerFactors:
     def names(self) -> tuple[str, ...]:
         """The parameters it covers."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def first_gradient(self) -> Tensor:
+        """The weight's gradient in the direction of the first column, (groups, out, in)."""
+        groups, out, inputs = len(self.inputs), self.gradients.shape[-1], self.inputs.shape[-1]
+        back = self.gradients[0].reshape(groups, -1, out)
+        gradient = back.mT @ self.inputs.reshape(groups, -1, inputs)
+        return gradient if self.bias is None else gradient[..., :-1]
 
     def as_matrix(self, tree: Tree) -> Tensor:
         """The layer's part of a tree as (groups, out, in), the bias as the last column."""
@@ -71,6 +79,10 @@ class DiagonalFactors:
     def rows(self) -> int:
         """Rows of the batch."""
         return self.gradients.shape[1]
+
+    def first_gradient(self) -> Tensor:
+        """The parameter's gradient in the direction of the first column."""
+        return self.gradients[0].sum(0)
 
     def diagonal(self) -> Tensor:
         """Of the parameter's curvature, in its shape."""
@@ -105,6 +117,11 @@ class EmbeddingFactors:
     entry: Tensor
     rows: int
     entries: int
+
+    def first_gradient(self) -> Tensor:
+        """The table's gradient in the direction of the first column."""
+        zeros = self.gradients.new_zeros(self.entries, self.gradients.shape[2])
+        return zeros.index_add_(0, self.entry, self.gradients[0])
 
     def diagonal(self) -> Tensor:
         """Of the table's curvature, in its shape."""
@@ -182,6 +199,7 @@ def layer_factors(point: PulledBack, columns: Sequence[Tensor]) -> Factors:
                 diagonals.append(_embedding(call, weight, gradients))
             else:
                 diagonals += _affine(call, weight, bias, gradients)
+    _refuse_partial(outputs, columns[0], [*layers, *diagonals])
     covered = {name for layer in layers for name in layer.names} | {d.name for d in diagonals}
     uncovered = tuple(name for name in outputs.params if name not in covered)
     return Factors(tuple(layers), tuple(diagonals), uncovered)
@@ -224,6 +242,30 @@ def _refuse_shared(weights: Sequence[str]) -> None:
             f"The parameter {names(shared)} is used by several layers or calls, for which there "
             "are no Kronecker factors; use another preconditioner, such as br.Nystrom."
         )
+
+
+def _refuse_partial(
+    outputs: Outputs,
+    column: Tensor,
+    parts: Sequence[LayerFactors | DiagonalFactors | EmbeddingFactors],
+) -> None:
+    """Refuse a weight whose gradient is not all in its factors: it is used elsewhere too."""
+    weights = {p.weight if isinstance(p, LayerFactors) else p.name: p for p in parts}
+    if not weights:
+        return
+    whole = torch.autograd.grad(
+        outputs.graph,
+        [outputs.params[name] for name in weights],
+        column.to(outputs.value),
+        retain_graph=True,
+        materialize_grads=True,
+    )
+    off = [
+        (gradient.to(part.gradients).reshape(-1) - part.first_gradient().reshape(-1)).norm()
+        > _PARTIAL * gradient.norm()
+        for gradient, part in zip(whole, weights.values(), strict=True)
+    ]
+    _refuse_shared([name for name, is_off in zip(weights, off, strict=True) if is_off] * 2)
 
 
 def _propagated(

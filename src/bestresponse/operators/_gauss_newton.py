@@ -17,6 +17,7 @@ from bestresponse.operators._matrix import eigh
 from bestresponse.operators._outputs import Outputs
 
 _WIDEST = 256  # outputs of a row whose curvature is still decomposed
+_ROUNDING = 100  # units of the last place that the blocks of a convex loss may be off by
 
 
 class OutputCurvature(ABC):
@@ -36,6 +37,10 @@ class OutputCurvature(ABC):
         Raises:
             InputError: if the curvature couples too many outputs of a row.
         """
+
+    @abstractmethod
+    def is_semidefinite(self) -> bool:
+        """Whether M is proved to be positive semidefinite, as this call found it."""
 
 
 class OutputHessian(OutputCurvature):
@@ -67,18 +72,45 @@ class OutputHessian(OutputCurvature):
     def roots(self, *, ordered: bool = False) -> Tensor:
         """By a factorization of each row's block, which takes one product for each column."""
         shape = self._outputs.shape
-        rows, width = shape[0], math.prod(shape[1:])
+        if not shape or not shape[0]:
+            raise InputError(
+                f"predict returned outputs of shape {tuple(shape)}, which have no rows; br.KFAC "
+                "and br.Woodbury want one a row of the batch."
+            )
+        width = math.prod(shape[1:])
         if width > _WIDEST:
             raise InputError(
                 f"Each row has {width} outputs, too many for the exact curvature of the loss; use "
                 "br.Fisher, whose targets are drawn, or br.Nystrom."
             )
-        units = torch.eye(width, dtype=self._outputs.dtype, device=self._outputs.device)
-        columns = [self.mv(unit.expand(rows, width).reshape(shape)) for unit in units]
-        blocks = torch.stack([column.reshape(rows, width) for column in columns], dim=2)
+        blocks = self._blocks()
         blocks = blocks.to(_wide(blocks))  # no factorization is there for half precision
         factors = _eigen_roots(blocks) if ordered else _triangular_roots(blocks)
         return factors.permute(2, 0, 1).reshape(width, *shape)
+
+    def is_semidefinite(self) -> bool:
+        """By the eigenvalues of every row's block, where rows do not meet in the loss.
+
+        That they do not is found by a random vector, with probability one.
+        """
+        shape = self._outputs.shape
+        if not shape or math.prod(shape[1:]) > _WIDEST:
+            return False
+        blocks = self._blocks().double()
+        probe = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._outputs)
+        by_blocks = (blocks @ probe.double().reshape(*blocks.shape[:2], 1)).reshape(shape)
+        rounding = _ROUNDING * torch.finfo(self._outputs.dtype).eps * blocks.abs().max()
+        if bool(((by_blocks - self.mv(probe)).abs() > rounding * probe.abs().max()).any()):
+            return False
+        return bool((torch.linalg.eigvalsh((blocks + blocks.mT) / 2) >= -rounding).all())
+
+    def _blocks(self) -> Tensor:
+        """Each row's own block, (rows, width, width), for a product a column."""
+        shape = self._outputs.shape
+        rows, width = shape[0], math.prod(shape[1:])
+        units = torch.eye(width, dtype=self._outputs.dtype, device=self._outputs.device)
+        columns = [self.mv(unit.expand(rows, width).reshape(shape)) for unit in units]
+        return torch.stack([column.reshape(rows, width) for column in columns], dim=2)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -111,6 +143,10 @@ class Scores(OutputCurvature):
     def __init__(self, scores: Tensor) -> None:
         self.scores = scores.contiguous()
         self._weight = 1 / (scores.shape[0] * scores.shape[1])
+
+    def is_semidefinite(self) -> bool:
+        """A sum of outer products is."""
+        return True
 
     def mv(self, vector: Tensor) -> Tensor:
         """The mean over draws and rows of s (s·u)."""

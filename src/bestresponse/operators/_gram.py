@@ -72,8 +72,7 @@ class WoodburyInverse(LinearOperator):
         if not _close(self._along(image), gram @ x, outputs.value.dtype):
             raise InputError(
                 "Woodbury needs rows that do not see each other, in the first dimension of every "
-                "layer (batch norm in training mode mixes them), and each weight in one layer "
-                "alone; use br.KFAC or br.Nystrom."
+                "layer (batch norm in training mode mixes them); use br.KFAC or br.Nystrom."
             )
 
     @property

@@ -72,7 +72,7 @@ class Outputs:
         if record and overwritten:
             recording = Recording(copies=True)
             value = self._recorded(recording)
-        self.graph = _checked(value)
+        self.graph = check_outputs(value)
         self.value = value.detach()
         self.calls = recording.calls if record else []
         known = [call for call in recording.calls if call.function in BILINEAR]
@@ -204,7 +204,8 @@ def _agree(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).abs() <= tolerance * torch.maximum(one.abs(), other.abs())
 
 
-def _checked(value: object) -> Tensor:
+def check_outputs(value: object) -> Tensor:
+    """Refuse what is no tensor of outputs on a graph."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise InputError(
             f"predict returned {type(value).__name__}; return the model's outputs as one tensor."

@@ -10,6 +10,7 @@ from bestresponse.solvers._base import (
 from bestresponse.solvers._cg import CG
 from bestresponse.solvers._dense import Dense
 from bestresponse.solvers._kfac import KFAC
+from bestresponse.solvers._lanczos import power_steps
 from bestresponse.solvers._minres import MINRES
 from bestresponse.solvers._neumann import Neumann
 from bestresponse.solvers._nystrom import Nystrom
@@ -34,4 +35,5 @@ __all__ = [
     "Woodbury",
     "check_solver",
     "linear_solve",
+    "power_steps",
 ]

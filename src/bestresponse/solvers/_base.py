@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,9 @@ STOPPED = (Status.negative_curvature, Status.breakdown, Status.preconditioner_in
 class Solver(ABC):  # noqa: B024  (a common word for the two kinds below)
     """Settings of an approximation of A⁻¹b. Frozen; holds no tensor."""
 
+    stochastic: ClassVar[bool] = False
+    """Whether each product may be with another operator, as long as they are right on average."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -69,6 +72,24 @@ class System:
         if self.guess is None:
             return torch.zeros_like(self.vector), self.vector.clone()
         return self.guess.clone(), self.vector - self.operator.mv(self.guess)
+
+    def start_from(
+        self, share_of: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """As `start`, from the share of the guess, 0 to 1, that is worth starting from.
+
+        On a changed or an indefinite system the whole of it can be worse than nothing, and would
+        be carried on and grow from solve to solve.
+
+        Args:
+            share_of: the best multiple of the guess q, given q, Aq and b.
+        """
+        value, residual = self.start()
+        if self.guess is None:
+            return value, residual
+        share = share_of(value, self.vector - residual, self.vector)
+        share = torch.where(share > 0, share, 0).clamp(max=1)  # what is not a number is none
+        return value.mul_(share), torch.lerp(self.vector, residual, share)
 
     def precondition(self, residual: Tensor) -> Tensor:
         """Mr, in memory of its own."""
@@ -178,13 +199,23 @@ def check_solver(solver: object) -> None:
         )
 
 
+def check_whole(solver: Solver, least: int, *fields: str) -> None:
+    """Refuse counts that are no whole numbers, or below `least`; None may stand for a default."""
+    for field in fields:
+        value = getattr(solver, field)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise InputError(
+                f"{type(solver).__name__}({field}={value!r:.30}) must be {least} or more, "
+                "a whole number."
+            )
+
+
 def check_settings(solver: IterativeSolver) -> None:
     """Refuse a step budget or a tolerance that makes no sense."""
     name = type(solver).__name__
     if solver.preconditioner is not None:
         check_solver(solver.preconditioner)
-    if solver.max_steps < 0:
-        raise InputError(f"{name}(max_steps={solver.max_steps}) is negative; use 0 or more.")
+    check_whole(solver, 0, "max_steps")
     for field, tolerance in (("rtol", solver.rtol), ("atol", solver.atol)):
-        if tolerance is not None and not tolerance > 0:
+        if tolerance is not None and not (isinstance(tolerance, int | float) and tolerance > 0):
             raise InputError(f"{name}({field}={tolerance}) is not positive; use a small number.")

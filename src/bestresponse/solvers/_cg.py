@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bestresponse._errors import InputError
 from bestresponse._result import Memory, Result
 from bestresponse.solvers._base import (
     IterativeSolver,
@@ -19,9 +18,10 @@ from bestresponse.solvers._base import (
     System,
     Trace,
     check_settings,
+    check_whole,
     move,
 )
-from bestresponse.solvers._lanczos import ritz_values
+from bestresponse.solvers._lanczos import extremes, ritz_values
 from bestresponse.solvers._recycle import Deflated, recycled
 
 
@@ -66,8 +66,7 @@ class CG(IterativeSolver):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.recycle < 0:
-            raise InputError(f"CG(recycle={self.recycle}) is negative; use 0 for none.")
+        check_whole(self, 0, "recycle")
 
     def prepare(self, system: System, memory: Memory) -> System:
         """The last answer as a guess, and the last Krylov spaces' Ritz vectors in M."""
@@ -86,7 +85,7 @@ class CG(IterativeSolver):
 
     def start(self, system: System, memory: Memory) -> State:
         """The guess and its residual: without a guess, zero and b."""
-        value, residual = system.start()
+        value, residual = system.start_from(_lowest)
         square = residual @ residual
         floor = (system.vector @ system.vector) * torch.finfo(residual.dtype).eps ** 2
         nothing = torch.zeros_like(square)
@@ -141,13 +140,9 @@ class CG(IterativeSolver):
 
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """Extreme Ritz values, from the Lanczos matrix that CG builds in passing."""
-        # Rayleigh quotients of A, also where the step was refused for negative curvature; with a
-        # preconditioner they are all there is, since the Lanczos matrix is then that of MA
-        seen = [quotient for quotient in trace["quotient"][1:] if math.isfinite(quotient)]
-        if self.preconditioner is None and not self.recycle:
-            seen += _ritz_values(trace)
-        extremes = {"largest_curvature": max(seen), "smallest_curvature": min(seen)} if seen else {}
-        return Result.success, {**extremes}
+        quotients = trace["quotient"][1:]  # also where the step was refused
+        whole = self.preconditioner is None and not self.recycle
+        return Result.success, extremes(quotients, _ritz_values(trace) if whole else None)
 
     def keep(self, state: State, memory: Memory) -> Memory:
         """The answer, and Ritz vectors of this and the earlier Krylov spaces."""
@@ -157,6 +152,12 @@ class CG(IterativeSolver):
             directions, images = (torch.stack(side) for side in zip(*state["pairs"], strict=True))
             pairs = recycled(pairs, directions, images, self.recycle)
         return {**kept, "ritz": pairs} if pairs else kept
+
+
+def _lowest(guess: Tensor, image: Tensor, vector: Tensor) -> Tensor:
+    """The multiple of q at which ½qᵀAq − bᵀq is lowest; none where it has no minimum."""
+    curvature = guess @ image
+    return torch.where(curvature > 0, (guess @ vector) / curvature, 0)
 
 
 def _ended(convex: Tensor, definite: Tensor, exact: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse.operators import Diagonal, Kronecker, LinearOperator, layer_factors
-from bestresponse.solvers._base import Preconditioner
+from bestresponse.solvers._base import Preconditioner, check_whole
 from bestresponse.solvers._chebyshev import Chebyshev
 from bestresponse.solvers._structure import Structure, mean_diagonal, model_of, parameters_of
 
@@ -76,12 +76,8 @@ class KFAC(Preconditioner):
     def __post_init__(self) -> None:
         if self.damping is not None and not self.damping > 0:
             raise InputError(f"KFAC(damping={self.damping}) is not positive; use None or 1e-3.")
-        for field in ("rows", "draws", "rank", "refresh"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise InputError(f"KFAC({field}={value}) must be 1 or more.")
-        if self.inner_steps is not None and self.inner_steps < 0:
-            raise InputError(f"KFAC(inner_steps={self.inner_steps}) is negative; use 0 for none.")
+        check_whole(self, 1, "rows", "draws", "rank", "refresh")
+        check_whole(self, 0, "inner_steps")
 
     def build(self, operator: LinearOperator) -> Memory:
         """Factors from a part of the rows."""

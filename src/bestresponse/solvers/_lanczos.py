@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from bestresponse.operators import LinearOperator
 from bestresponse.solvers._base import System
 
 _NEW = 0.5  # so much of a unit vector must be outside of the space
@@ -25,6 +26,38 @@ def ritz_values(diagonal: list[float], coupling: list[float]) -> list[float]:
     beside = torch.diag(torch.tensor(coupling, dtype=torch.float64), 1)
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64)) + beside + beside.T
     return torch.linalg.eigvalsh(matrix).tolist()
+
+
+def extremes(quotients: list[float], ritz: list[float] | None) -> dict[str, float | None]:
+    """What a solve saw of A's spectrum, as fields of `Stats`.
+
+    Directions that a preconditioner or deflation made hide the largest eigenvalues, by a factor of
+    hundreds, so that without Ritz values of A itself nothing is said of the largest.
+
+    Args:
+        quotients: Rayleigh quotients of A.
+        ritz: Ritz values of A; None where those that were found are of MA.
+    """
+    seen = [*filter(math.isfinite, quotients), *(ritz or [])]
+    if not seen:
+        return {}
+    return {
+        "largest_curvature": None if ritz is None else max(seen),
+        "smallest_curvature": min(seen),
+    }
+
+
+def power_steps(operator: LinearOperator, vector: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The Rayleigh quotient of the last of some power iterates of A, and the next iterate.
+
+    A lower bound of the largest eigenvalue of a positive semidefinite A, for one product a step.
+    """
+    quotient = vector.new_zeros(())
+    for _ in range(steps):
+        vector = _unit(vector)
+        image = operator.mv(vector)
+        quotient, vector = vector @ image, image
+    return quotient, _unit(vector)
 
 
 def largest_ritz_value(system: System, start: Tensor, steps: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from bestresponse.solvers._base import (
     check_settings,
     move,
 )
-from bestresponse.solvers._lanczos import ritz_values
+from bestresponse.solvers._lanczos import extremes, ritz_values
 from bestresponse.solvers._precondition import check_linear
 
 _ROUNDING = 10.0  # so many rounding errors are no number
@@ -65,7 +64,7 @@ class MINRES(IterativeSolver):
 
     def start(self, system: System, memory: Memory) -> State:
         """The guess, its residual as the first Lanczos vector, and no rotation yet."""
-        value, residual = system.start()
+        value, residual = system.start_from(_nearest)
         basis = residual.clone()
         conditioned = basis if system.inverse is None else system.inverse.mv(basis)
         square, energy = residual @ residual, basis @ conditioned
@@ -134,11 +133,14 @@ class MINRES(IterativeSolver):
 
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """Extreme Ritz values; with a preconditioner, Rayleigh quotients of A."""
-        seen = [quotient for quotient in trace["quotient"][1:] if math.isfinite(quotient)]
-        if self.preconditioner is None:
-            seen += ritz_values(trace["diagonal"][1:], trace["coupling"][1:-1])
-        extremes = {"largest_curvature": max(seen), "smallest_curvature": min(seen)} if seen else {}
-        return Result.success, {**extremes}
+        whole = self.preconditioner is None
+        values = ritz_values(trace["diagonal"][1:], trace["coupling"][1:-1]) if whole else None
+        return Result.success, extremes(trace["quotient"][1:], values)
+
+
+def _nearest(guess: Tensor, image: Tensor, vector: Tensor) -> Tensor:
+    """The multiple of q at which ‖b − Aq‖ is least."""
+    return vector @ image / (image @ image)
 
 
 def _lanczos(system: System, state: State, image: Tensor) -> tuple[State, Tensor]:

@@ -17,6 +17,7 @@ from bestresponse.solvers._base import (
     System,
     Trace,
     check_settings,
+    check_whole,
     move,
 )
 from bestresponse.solvers._lanczos import largest_ritz_value
@@ -59,6 +60,7 @@ class Neumann(IterativeSolver):
     atol: float | None = None
     preconditioner: Solver | None = None
     probes: int = 5
+    stochastic = True
     traced = ("residual_norm", "energy", "rate")
 
     def __post_init__(self) -> None:
@@ -68,8 +70,7 @@ class Neumann(IterativeSolver):
             raise InputError(
                 f"Neumann(lr={self.lr}) is not positive; use the inner step size, or None."
             )
-        if self.probes < 1:
-            raise InputError(f"Neumann(probes={self.probes}) must be 1 or more.")
+        check_whole(self, 1, "probes")
 
     def start(self, system: System, memory: Memory) -> State:
         """The first term, lr·Mb."""

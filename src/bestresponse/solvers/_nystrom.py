@@ -11,7 +11,7 @@ from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse._tree import Space
 from bestresponse.operators import Identity, LinearOperator
-from bestresponse.solvers._base import Preconditioner
+from bestresponse.solvers._base import Preconditioner, check_whole
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ class Nystrom(Preconditioner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"Nystrom(rank={self.rank}) must be 1 or more.")
-        if self.refresh < 1:
-            raise InputError(f"Nystrom(refresh={self.refresh}) must be 1 or more.")
+        check_whole(self, 1, "rank", "refresh")
 
     def build(self, operator: LinearOperator) -> Memory:
         """The eigenvectors (n, rank) and eigenvalues (rank,) of the fit, damping included.

@@ -33,6 +33,7 @@ class Scale(DirectSolver):
     """
 
     alpha: float = 1.0
+    stochastic = True
 
     def solve(
         self, operator: LinearOperator, vector: Tensor

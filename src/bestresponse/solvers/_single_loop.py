@@ -65,6 +65,7 @@ class SingleLoop(IterativeSolver):
     preconditioner: Solver | None = None
     max_steps = 1
     rtol = None
+    stochastic = True
     atol = None
     warm_start = True
     traced = ("relative", "quotient")
@@ -104,8 +105,7 @@ class SingleLoop(IterativeSolver):
     def judge(self, trace: Trace) -> tuple[Result, dict[str, float | None]]:
         """Whether the residual is far longer than b, and the answer's Rayleigh quotient."""
         quotient = trace["quotient"][0]
-        seen = None if quotient == 0 else quotient
-        stats = {"largest_curvature": seen, "smallest_curvature": seen}
+        stats = {"smallest_curvature": None if quotient == 0 else quotient}
         if trace["relative"][0] > _FAR:
             return Result.diverging, {**stats}
         return (Result.negative_curvature if quotient < 0 else Result.success), {**stats}

@@ -10,7 +10,7 @@ from torch import Tensor
 from bestresponse._errors import InputError
 from bestresponse._result import Memory
 from bestresponse.operators import LinearOperator, WoodburyInverse, layer_factors, squared_lengths
-from bestresponse.solvers._base import Preconditioner
+from bestresponse.solvers._base import Preconditioner, check_whole
 from bestresponse.solvers._structure import Structure, mean_diagonal, model_of, parameters_of
 
 _CANDIDATES = 2  # times as many terms are looked at as are kept
@@ -63,9 +63,7 @@ class Woodbury(Preconditioner):
     def __post_init__(self) -> None:
         if not self.damping >= 0:
             raise InputError(f"Woodbury(damping={self.damping}) is negative; use 0 or more.")
-        for field in ("rank", "refresh"):
-            if getattr(self, field) < 1:
-                raise InputError(f"Woodbury({field}={getattr(self, field)}) must be 1 or more.")
+        check_whole(self, 1, "rank", "refresh")
 
     def build(self, operator: LinearOperator) -> Memory:
         """Which rows and which of their terms."""
