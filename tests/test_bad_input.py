@@ -212,9 +212,8 @@ def test_embeddings_without_a_derivative(settings, words):
     table = nn.Embedding(5, 2, **settings)
     decay = br.hyper.WeightDecay(table)
     loss = lambda x: (table(x) - 1).square().mean()  # noqa: E731
-    nested = br.Nested(table, decay, lambda x: loss(x) + decay(table), loss, br.Implicit())
     with pytest.raises(br.InputError, match=words):
-        nested((torch.arange(5),), (torch.arange(5),))
+        br.Nested(table, decay, lambda x: loss(x) + decay(table), loss, br.Implicit())
 
 
 def test_a_state_of_something_else():
