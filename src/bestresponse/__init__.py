@@ -4,7 +4,7 @@ Optimize hyperparameters λ through the best response w*(λ) = argmin_w L_T(w, �
 problem: `Nested` over live modules, `hypergradient` over plain functions.
 """
 
-from bestresponse import diagnostics, hyper, optim
+from bestresponse import diagnostics, hyper, jacnet, optim
 from bestresponse._errors import InputError
 from bestresponse._modules import select
 from bestresponse._nested import Nested
@@ -78,6 +78,7 @@ __all__ = [
     "diagnostics",
     "hyper",
     "hypergradient",
+    "jacnet",
     "linear_solve",
     "optim",
     "select",

@@ -58,6 +58,10 @@ class Result(Enum):
         "or raise damping."
     )
     breakdown = "The linear system is singular to working precision; raise damping, or use float64."
+    no_inverse = (
+        "No input was found for some of the outputs, so the inverse is not whole; look at "
+        "`converged`, raise max_steps, or ask for outputs that the function takes."
+    )
     diverging = (
         "The series grows instead of shrinking; lower the solver's lr below 2 / (largest "
         "eigenvalue of the inner Hessian), or use CG."
@@ -66,7 +70,7 @@ class Result(Enum):
     @property
     def is_error(self) -> bool:
         """Whether the value cannot be used."""
-        return self in (Result.nonfinite, Result.breakdown, Result.diverging)
+        return self in (Result.nonfinite, Result.breakdown, Result.diverging, Result.no_inverse)
 
     @property
     def is_warning(self) -> bool:
@@ -104,12 +108,21 @@ class Stats:
 
 @dataclass(frozen=True)
 class Solution:
-    """The answer of a solve: `value`, how it ended, what it cost, and what the next can use."""
+    """The answer of a solve: `value`, how it ended, what it cost, and what the next can use.
+
+    Attributes:
+        value: the answer.
+        result: how it ended; for a batch, the worst.
+        stats: what it cost.
+        memory: what the next solve can use.
+        converged: for a batch of solves, whether each of them got there.
+    """
 
     value: Tensor
     result: Result
     stats: Stats
     memory: Memory = field(default_factory=dict, repr=False)
+    converged: Tensor | None = None
 
 
 class SolveError(RuntimeError):
