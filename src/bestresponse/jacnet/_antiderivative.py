@@ -77,7 +77,7 @@ class Knots(Table):
 
     low: float = -4.0
     high: float = 4.0
-    count: int = 129
+    count: int = 65
     proves = True
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class Integral1d(Structure):
         hidden: int | Sequence[int],
         context: int,
         activation: Activation,
+        value: float,
         visible: Tensor | None = None,
     ) -> None:
         super().__init__(dim, dim, context)
@@ -39,7 +40,7 @@ class Integral1d(Structure):
         self.net = SlopeNet(dim, context, hidden, activation, visible)
         # the offset does not depend on t: the same kind of network, asked at t = 0
         self.offset_net = SlopeNet(dim, context, hidden, activation, visible) if context else None
-        self.offset = nn.Parameter(torch.zeros(dim))
+        self.offset = nn.Parameter(torch.full((dim,), float(value)))
 
     def _antiderivative(self, context: Tensor | None) -> Antiderivative:
         return self.table.of(
@@ -99,6 +100,8 @@ class Monotone1d(Integral1d):
         hidden: hidden units, of one layer or of several.
         context: size of a further input, on which f depends in any way; 0 for none.
         activation: of the hidden layers.
+        value: f(0) before training.
+        visible: (dim, context), which entries of the context each function sees; None is all.
 
     Raises:
         InputError: for a slope that need not be positive.
@@ -123,11 +126,12 @@ class Monotone1d(Integral1d):
         hidden: int | Sequence[int] = 64,
         context: int = 0,
         activation: Callable[[Tensor], Tensor] = torch.tanh,
+        value: float = 0.0,
         visible: Tensor | None = None,
     ) -> None:
         slope = slope or Softplus()
         _check_positive(slope)
-        super().__init__(dim, slope, table, hidden, context, activation, visible)
+        super().__init__(dim, slope, table, hidden, context, activation, value, visible)
 
     def inverse(self, y: Tensor, context: Tensor | None = None, *, throw: bool = True) -> Solution:
         """The x with f(x) = y: a formula for `Knots`, safeguarded Newton steps for `Cells`."""
@@ -171,6 +175,7 @@ class Lipschitz1d(Integral1d):
         hidden: hidden units, of one layer or of several.
         context: size of a further input, in which f need not be Lipschitz; 0 for none.
         activation: of the hidden layers.
+        value: f(0) before training.
 
     Source: Lorraine, Hossain, "JacNet: Learning Functions with Structured Jacobians" (2019),
     https://arxiv.org/abs/2408.13237
@@ -191,9 +196,10 @@ class Lipschitz1d(Integral1d):
         hidden: int | Sequence[int] = 64,
         context: int = 0,
         activation: Callable[[Tensor], Tensor] = torch.tanh,
+        value: float = 0.0,
     ) -> None:
         slope = slope or Interval(-bound, bound)
-        super().__init__(dim, slope, table, hidden, context, activation)
+        super().__init__(dim, slope, table, hidden, context, activation, value)
 
     def certificate(self) -> Certificate:
         """The largest slope."""

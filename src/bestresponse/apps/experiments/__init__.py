@@ -3,10 +3,14 @@
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse_comparison import InverseComparison
+from bestresponse.apps.experiments.jacnet_abs import JacNetAbs
+from bestresponse.apps.experiments.jacnet_exp import JacNetExp
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
     InverseComparison,
     HessianPicture,
     UnrollVersusImplicit,
+    JacNetExp,
+    JacNetAbs,
 )
