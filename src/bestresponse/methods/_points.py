@@ -11,7 +11,14 @@ from torch import Tensor
 
 from bestresponse._context import autograd_errors
 from bestresponse._tree import Layout, Partial, Space, Tree
-from bestresponse.operators import Hessian, Linearization, LinearOperator, OutputHessian, PulledBack
+from bestresponse.operators import (
+    Hessian,
+    Linearization,
+    LinearOperator,
+    OutputHessian,
+    Penalized,
+    PulledBack,
+)
 
 
 class Point(Protocol):
@@ -75,7 +82,8 @@ class SplitPoint:
         self.layout = model.outputs.layout
         self.curvature: LinearOperator = model
         if penalty is not None:
-            self.curvature = model + Hessian(penalty)
+            same = all(penalty.leaves[n] is leaf for n, leaf in model.outputs.params.items())
+            self.curvature = Penalized(model, penalty) if same else model + Hessian(penalty)
 
     @cached_property
     def gradient(self) -> Tensor:

@@ -8,6 +8,7 @@ from bestresponse.operators._factors import Factors, LayerFactors, layer_factors
 from bestresponse.operators._gauss_newton import (
     OutputCurvature,
     OutputHessian,
+    Penalized,
     PulledBack,
     Scores,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "OutputCurvature",
     "OutputHessian",
     "Outputs",
+    "Penalized",
     "PulledBack",
     "Scores",
     "WoodburyInverse",

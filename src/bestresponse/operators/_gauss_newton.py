@@ -13,6 +13,8 @@ from bestresponse._context import autograd_errors
 from bestresponse._errors import InputError
 from bestresponse._tree import Space
 from bestresponse.operators._base import LinearOperator
+from bestresponse.operators._curvature import Hessian
+from bestresponse.operators._linearize import Linearization
 from bestresponse.operators._matrix import eigh
 from bestresponse.operators._outputs import Outputs
 
@@ -236,3 +238,32 @@ class PulledBack(LinearOperator):
         if self.outputs.untested and not self.outputs.check(vector, image, curved, product):
             return self.mv(vector)
         return product
+
+
+class Penalized(LinearOperator):
+    """JᵀMJ plus the Hessian of a penalty on the same leaves: one backward pass for both.
+
+    Args:
+        model: JᵀMJ.
+        penalty: the penalty's graph, made with the same leaves (`shared`).
+    """
+
+    def __init__(self, model: PulledBack, penalty: Linearization) -> None:
+        self._model, self._penalty = model, penalty
+
+    @property
+    def space(self) -> Space:
+        """Size, type and device of the flat vectors."""
+        return self._model.space
+
+    def terms(self) -> list[tuple[float, LinearOperator]]:
+        """Both."""
+        return [*self._model.terms(), *Hessian(self._penalty).terms()]
+
+    def mv(self, vector: Tensor) -> Tensor:
+        """Both at once, unless one direction of differentiation has yet to test the other."""
+        model = self._model
+        if model.outputs.untested:
+            return model.mv(vector) + self._penalty.hessian_product(vector)
+        curved = model.middle.mv(model.outputs.jvp(vector))
+        return self._penalty.hessian_product(vector, (model.outputs.graph, curved))

@@ -26,6 +26,10 @@ class Linearization:
         partial: the loss is a part of the inner loss and may leave parameters out.
         shared: `params` and `hyper` are leaves already, which other graphs use too.
 
+    Attributes:
+        leaves: w on the graph.
+        loss: its value, detached.
+
     Raises:
         InputError: if the loss does not use some parameter (unless `partial`), or has no second
             derivative.
@@ -49,20 +53,20 @@ class Linearization:
         shared: bool = False,
     ) -> None:
         self.layout = Layout.of(params)
-        self._params, self._hyper = (
+        self.leaves, self._hyper = (
             (params, hyper) if shared else (leaves_of(params), leaves_of(hyper))
         )
-        value = loss(self._params, self._hyper)
+        value = loss(self.leaves, self._hyper)
         with autograd_errors():
             gradients = torch.autograd.grad(
-                value, list(self._params.values()), create_graph=True, allow_unused=True
+                value, list(self.leaves.values()), create_graph=True, allow_unused=True
             )
         if not partial:
-            check_used(gradients, self._params)
+            check_used(gradients, self.leaves)
         self.loss = value.detach()
         self._gradients = {
             name: torch.zeros_like(leaf) if gradient is None else gradient
-            for (name, leaf), gradient in zip(self._params.items(), gradients, strict=True)
+            for (name, leaf), gradient in zip(self.leaves.items(), gradients, strict=True)
         }
 
     @cached_property
@@ -72,11 +76,19 @@ class Linearization:
             {name: gradient.detach() for name, gradient in self._gradients.items()}
         )
 
-    def hessian_product(self, vector: Tensor) -> Tensor:
-        """(∂²L_T/∂w²) v as a flat vector (n,)."""
-        product = self._vjp(vector, self._params)
+    def hessian_product(
+        self, vector: Tensor, beside: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(∂²L_T/∂w²) v as a flat vector (n,).
+
+        Args:
+            vector: v, (n,).
+            beside: another graph on the same leaves, and a cotangent of it: what it pulls back is
+                added in the same backward pass.
+        """
+        product = self._vjp(vector, self.leaves, beside)
         zero_where_none = {
-            name: torch.zeros_like(self._params[name]) if leaf is None else leaf
+            name: torch.zeros_like(self.leaves[name]) if leaf is None else leaf
             for name, leaf in product.items()
         }
         return self.layout.flatten(zero_where_none)
@@ -85,18 +97,22 @@ class Linearization:
         """(∂²L_T/∂λ∂w) v by hyperparameter; None where the inner gradient does not depend."""
         return self._vjp(vector, self._hyper)
 
-    def _vjp(self, vector: Tensor, inputs: Tree) -> Partial:
+    def _vjp(
+        self, vector: Tensor, inputs: Tree, beside: tuple[Tensor, Tensor] | None = None
+    ) -> Partial:
         """The gradient of ⟨∂L_T/∂w, v⟩ with respect to `inputs`."""
         cotangents = self.layout.unflatten(vector)
         # a gradient that is constant in everything carries no graph and contributes nothing
         active = [name for name, gradient in self._gradients.items() if gradient.requires_grad]
-        if not active or not inputs:
+        roots = [(self._gradients[name], cotangents[name]) for name in active]
+        roots += [] if beside is None else [beside]
+        if not roots or not inputs:
             return dict.fromkeys(inputs)
         with autograd_errors():
             products = torch.autograd.grad(
-                [self._gradients[name] for name in active],
+                [root for root, _ in roots],
                 list(inputs.values()),
-                grad_outputs=[cotangents[name] for name in active],
+                grad_outputs=[cotangent for _, cotangent in roots],
                 retain_graph=True,
                 allow_unused=True,
             )
