@@ -3,7 +3,7 @@
 `load` finds the right reader by itself; `split` gives every example exactly one role.
 """
 
-from bestresponse.data._csv import load_csv
+from bestresponse.data._csv import load_columns, load_csv
 from bestresponse.data._dataset import Dataset
 from bestresponse.data._digits import load_digits
 from bestresponse.data._idx import load_idx
@@ -18,6 +18,7 @@ __all__ = [
     "Split",
     "Splits",
     "load",
+    "load_columns",
     "load_csv",
     "load_digits",
     "load_idx",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,47 @@ def load_csv(path: str | Path, target: str) -> Dataset:
         name=path.stem,
         source=f"CSV file {path.name}, target column {target!r}.",
     )
+
+
+def load_columns(path: str | Path, columns: Sequence[str]) -> Tensor:
+    r"""Columns of numbers, in the order they are asked for.
+
+    Args:
+        path: A comma-separated file in UTF-8 whose first line names the columns.
+        columns: The names of those that are wanted; the others may hold anything.
+
+    Returns:
+        The numbers, (n, columns), in float64.
+
+    Raises:
+        InputError: The file or a column is missing, or a cell is empty or no finite number; the
+            message names the column and the line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "gas.csv"
+        ...     _ = file.write_text("site,ppm,volt\nA,1,0.2\nB,3,0.7\n")
+        ...     load_columns(file, ["volt", "ppm"])
+        tensor([[0.2000, 1.0000],
+                [0.7000, 3.0000]], dtype=torch.float64)
+    """
+    path = found(path)
+    rows = _rows(path)
+    header = [cell.strip() for cell in next(rows, (0, []))[1]]
+    for column in columns:
+        if column not in header:
+            raise InputError(
+                f"{path.name!r} has no column {column!r}: choose from {', '.join(header)}."
+            )
+    places, numbers, count = [header.index(column) for column in columns], array("d"), 0
+    for line, row in rows:
+        _check_length(row, header, line, path.name)
+        numbers.extend(_numbers([row[i] for i in places], list(columns), line, path.name))
+        count += 1
+    if not count:
+        raise InputError(f"{path.name!r} has a header but no rows: add examples.")
+    return torch.tensor(numbers, dtype=torch.float64).reshape(count, len(places))
 
 
 def _read(path: Path, target: str) -> tuple[Tensor, list[str]]:

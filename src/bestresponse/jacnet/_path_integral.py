@@ -18,6 +18,8 @@ from bestresponse.jacnet._paths import STRAIGHT, Path
 from bestresponse.jacnet._quadrature import GaussLegendre, Integral, Rule
 from bestresponse.jacnet._structure import Structure
 
+_FEWEST_STEPS, _MOST_STEPS = 32, 2048
+
 
 class PathIntegral(Structure):
     """f(x) = y₀ + ∫ J(c) dc along a path from x₀ to x, for a network J with a structured output.
@@ -131,7 +133,7 @@ class PathIntegral(Structure):
         context: Tensor | None = None,
         *,
         throw: bool = True,
-        steps: int = 32,
+        tolerance: float = 1e-6,
         polish: bool = True,
     ) -> Solution:
         """By the ordinary differential equation x'(t) = J(x(t))⁻¹(y − y₀), then Newton steps on f.
@@ -143,7 +145,7 @@ class PathIntegral(Structure):
             y: (..., n).
             context: none.
             throw: raise `SolveError` where some x was not found.
-            steps: of the classical Runge-Kutta method.
+            tolerance: of the differential equation.
             polish: with Newton steps, on the function that is evaluated.
         """
         self._check_output(y, context)
@@ -153,20 +155,34 @@ class PathIntegral(Structure):
                 f"{type(self.activation).__name__} allows singular Jacobians, so that there need "
                 "not be an inverse; use Gram, LowerUpper, Exponential or DefinitePlusSkew."
             )
-        x = self._flow(y, steps)
-        evaluations, used = 4 * steps, steps
+        x, steps = self._flow(y, tolerance)
+        evaluations = 8 * steps  # four a step, and as many for all fewer steps together
         if polish:
-            found = newton(self, self.jacobian, y, x)
-            x, used = found.value, steps + found.steps
+            found = newton(self, self.jacobian, y, x.nan_to_num())
+            x, steps = found.value, steps + found.steps
             evaluations += found.evaluations
         with torch.no_grad():
             residual = self(x) - y
         converged = is_close(residual, y) if polish else residual.norm(dim=-1).isfinite()
         x = attached(x, y, self, self.jacobian) if polish else x
-        return solution(x, converged, residual, used, evaluations, throw=throw)
+        return solution(x, converged, residual, steps, evaluations, throw=throw)
 
-    def _flow(self, y: Tensor, steps: int) -> Tensor:
-        """Where the equation leads, starting at the first initial condition."""
+    def _flow(self, y: Tensor, tolerance: float) -> tuple[Tensor, int]:
+        """Where the equation leads, with steps halved until the end moves by less, and how many.
+
+        It is stiff where the Jacobian is nearly singular; then the last of the steps count.
+        """
+        steps, before = _FEWEST_STEPS, self._runge_kutta(y, _FEWEST_STEPS)
+        while steps < _MOST_STEPS:
+            steps *= 2
+            after = self._runge_kutta(y, steps)
+            if bool(((after - before).abs() <= tolerance * (1 + after.abs())).all()):
+                return after, steps
+            before = after
+        return before, steps
+
+    def _runge_kutta(self, y: Tensor, steps: int) -> Tensor:
+        """The classical method from the first initial condition."""
         with torch.no_grad():
             start, value = self.start[0].to(y), self.value[0].to(y)
             x, towards, h = start.expand(y.shape).clone(), y - value, 1 / steps
