@@ -90,7 +90,8 @@ def _understood(arguments: Sequence[str]) -> str:
     from bestresponse.apps.experiments import EXPERIMENTS
 
     verbs: dict[str, tuple[str, ...]] = {
-        "tune": (), "check": (), "list": (), "experiment": tuple(each.verb for each in EXPERIMENTS),
+        "tune": (), "check": (), "list": (), "jacnet": ("fit", "predict"),
+        "experiment": tuple(each.verb for each in EXPERIMENTS),
     }  # fmt: skip
     words = [word for word in arguments if not word.startswith("-")]
     if not words or words[0] not in verbs:
@@ -112,6 +113,7 @@ def _commands() -> Any:
 
     from bestresponse.apps.check import Check
     from bestresponse.apps.experiments import EXPERIMENTS
+    from bestresponse.apps.jacnet import JacNetFit, JacNetPredict
     from bestresponse.apps.listing import List
     from bestresponse.apps.tune import Tune
 
@@ -119,11 +121,17 @@ def _commands() -> Any:
         operator.or_,
         (Annotated[each, tyro.conf.subcommand(each.verb)] for each in EXPERIMENTS),
     )
+    jacnet: Any = (
+        Annotated[JacNetFit, tyro.conf.subcommand("fit")]
+        | Annotated[JacNetPredict, tyro.conf.subcommand("predict")]
+    )
+    learned = "Functions learned by their Jacobian, from columns of a CSV file."
     words = "Reproduce what the papers show, each with its figures in a run folder."
     return (
         Annotated[Tune, tyro.conf.subcommand("tune")]
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[experiments, tyro.conf.subcommand("experiment", description=words)]
+        | Annotated[jacnet, tyro.conf.subcommand("jacnet", description=learned)]
         | Annotated[List, tyro.conf.subcommand("list")]
     )
 

@@ -53,7 +53,7 @@ def seeded(seed: int, make: Callable[[], Module]) -> Module:
         return make().double()
 
 
-class Scale:
+class Scale(nn.Module):
     """Columns minus a centre, over a spread: the numbers that a network likes.
 
     Attributes:
@@ -61,14 +61,19 @@ class Scale:
         spread: (d,), ones for constant columns.
     """
 
-    def __init__(self, values: Tensor, *, shared: bool = False) -> None:
-        self.centre = values.mean(0)
-        spread = values.std(0, correction=0)
-        tiny = 10 * torch.finfo(values.dtype).eps * (1 + self.centre.abs())
-        spread = torch.where(spread > tiny, spread, torch.ones_like(spread))
-        self.spread = spread.max().expand_as(spread) if shared else spread
+    centre: Tensor
+    spread: Tensor
 
-    def __call__(self, values: Tensor) -> Tensor:
+    def __init__(self, values: Tensor, *, shared: bool = False) -> None:
+        super().__init__()
+        centre = values.mean(0)
+        spread = values.std(0, correction=0)
+        tiny = 10 * torch.finfo(values.dtype).eps * (1 + centre.abs())
+        spread = torch.where(spread > tiny, spread, torch.ones_like(spread))
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", spread.max().expand_as(spread).clone() if shared else spread)
+
+    def forward(self, values: Tensor) -> Tensor:
         """Scaled."""
         return (values - self.centre) / self.spread
 

@@ -70,7 +70,8 @@ class RunFolder:
 
         Args:
             path: where.
-            files: text as it is, everything else as JSON; with a result the run is finished.
+            files: text as it is, modules as safetensors, everything else as JSON; with a result
+                the run is finished.
             overwrite: replace a run that is there.
 
         Raises:
@@ -80,6 +81,7 @@ class RunFolder:
         texts = {
             name: content if isinstance(content, str) else _json(content)
             for name, content in files.items()
+            if not isinstance(content, nn.Module)
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,9 @@ class RunFolder:
             draft.chmod(0o755)
             for name, text in texts.items():
                 (draft / name).write_text(text)
+            for name, content in files.items():
+                if isinstance(content, nn.Module):
+                    save_model(content, str(draft / name))
             if RESULT_FILE not in files:
                 (draft / _METRICS).touch()
             _put(draft, path)
