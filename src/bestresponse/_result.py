@@ -60,7 +60,7 @@ class Result(Enum):
     breakdown = "The linear system is singular to working precision; raise damping, or use float64."
     no_inverse = (
         "No input was found for some of the outputs, so the inverse is not whole; look at "
-        "`converged`, raise max_steps, or ask for outputs that the function takes."
+        "`converged`, and ask for outputs that the function takes."
     )
     diverging = (
         "The series grows instead of shrinking; lower the solver's lr below 2 / (largest "

@@ -1,7 +1,8 @@
-"""Training a small structure on a table of numbers: full batches, Adam, a falling rate."""
+"""Training a small structure on a table of numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from bestresponse._errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
+_TOGETHER = 10  # iterations between two looks at the progress
+_GAIN = 1e-9  # relative, below which training ends
 Said = Callable[[int, float], None]
 """Told the number of the iteration and its loss."""
 
@@ -19,31 +22,71 @@ def fit(
     parameters: list[nn.Parameter],
     loss: Callable[[], Tensor],
     iterations: int,
-    lr: float,
+    *,
+    alpha: float = 0.0,
     said: Said = lambda step, loss: None,
 ) -> list[float]:
-    """Minimize `loss`; its value at each iteration.
+    """Minimize `loss` + alpha·Σw² by L-BFGS; the loss at each evaluation.
+
+    It ends early where nothing is gained any more.
 
     Raises:
-        InputError: if it stops being finite.
+        InputError: if the loss stops being finite.
+    """
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=_TOGETHER, history_size=20, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-9, tolerance_change=1e-12,
+    )  # fmt: skip
+    losses: list[float] = []
+
+    def closure() -> Tensor:
+        value = loss()
+        losses.append(_finite(value, len(losses)))
+        optimizer.zero_grad()
+        penalty = torch.stack([p.square().sum() for p in parameters]).sum()
+        total = value + alpha * penalty
+        total.backward()
+        return total
+
+    before = math.inf
+    for step in range(0, iterations, _TOGETHER):
+        total = float(optimizer.step(closure).detach())
+        settled = before - total <= _GAIN * abs(total)
+        said(iterations if settled else min(step + _TOGETHER, iterations), losses[-1])
+        if settled:
+            break
+        before = total
+    return losses
+
+
+def fit_stochastic(
+    parameters: list[nn.Parameter], loss: Callable[[], Tensor], iterations: int, lr: float
+) -> list[float]:
+    """Minimize a loss that is another draw each time, by Adam at a falling rate.
+
+    Raises:
+        InputError: if the loss stops being finite.
     """
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations, eta_min=lr / 50)
     losses = []
     for step in range(iterations):
         value = loss()
-        losses.append(float(value.detach()))
-        if not value.isfinite():
-            raise InputError(
-                f"The loss is {losses[-1]} at iteration {step}: look for extreme values in the "
-                f"data, or lower lr={lr}."
-            )
+        losses.append(_finite(value, step))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         schedule.step()
-        said(step + 1, losses[-1])
     return losses
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise InputError(
+            f"The loss is {value} at evaluation {step}: look for extreme values in the data."
+        )
+    return value
 
 
 def seeded(seed: int, make: Callable[[], Module]) -> Module:

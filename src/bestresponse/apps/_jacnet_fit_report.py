@@ -180,7 +180,7 @@ def _residuals(fitted: Fitted) -> str:
     axes[2].semilogy(fitted.losses, color=BLUE)
     _figures.finish(axes[0], "Observed over predicted", "predicted", "observed")
     _figures.finish(axes[1], "Residuals", "predicted", "observed − predicted", legend=False)
-    _figures.finish(axes[2], "Training", "iteration", "loss", legend=False)
+    _figures.finish(axes[2], "Training", "evaluation", "loss", legend=False)
     picture = _html.picture(_figures.to_uri(figure), "residuals and training")
     return _html.section("How it fits", "", picture)
 

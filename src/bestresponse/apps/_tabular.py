@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from bestresponse import Solution, jacnet
@@ -170,8 +170,8 @@ def train(
     bound: float = 1.0,
     decreasing: bool = False,
     hidden: int = 32,
-    iterations: int = 1000,
-    lr: float = 0.02,
+    iterations: int = 200,
+    alpha: float = 1e-6,
     seed: int = 0,
     said: Said = lambda step, loss: None,
 ) -> tuple[TableModel, list[float]]:
@@ -195,8 +195,8 @@ def train(
         list(model.parameters()),
         lambda: (model.scaled(inputs) - targets).square().mean(),
         iterations,
-        lr,
-        said,
+        alpha=alpha,
+        said=said,
     )
     return model, losses
 
@@ -211,7 +211,7 @@ def load(run: Path, shape: dict[str, Any]) -> TableModel:
     blank_x, blank_y = torch.zeros(2, known.inputs), torch.zeros(2, known.outputs)
     model = TableModel(known, Scale(blank_x.double()), Scale(blank_y.double()))
     try:
-        model.load_state_dict(load_file(run / MODEL_FILE))
+        load_model(model, str(run / MODEL_FILE))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(f"'{run / MODEL_FILE}' cannot be read; the run is damaged.") from error
     return model

@@ -50,10 +50,10 @@ class JacNetFit:
     """Of lipschitz: y changes by at most so much for each unit of distance in x."""
     hidden: int = 32
     """Hidden units."""
-    iterations: int = 1000
-    """Of Adam, on all rows at once."""
-    lr: float = 0.02
-    """Its first learning rate."""
+    iterations: int = 200
+    """Of L-BFGS, on all rows at once."""
+    alpha: float = 1e-6
+    """Of a penalty alpha·Σw² on the network's weights."""
     held_out: float = 0.2
     """The share of rows that judges the fit; 0 for none."""
     seed: int = 0
@@ -67,8 +67,8 @@ class JacNetFit:
         """Refuse settings that make no sense."""
         given = given or set()
         _options.check_choice(self, "structure", _tabular.STRUCTURES)
-        _options.check_positive(self, "bound", "hidden", "iterations", "lr")
-        _options.check_not_negative(self, "seed", "held_out")
+        _options.check_positive(self, "bound", "hidden", "iterations")
+        _options.check_not_negative(self, "seed", "held_out", "alpha")
         if not self.held_out < 1:
             raise InputError(f"--held-out is {self.held_out}; give a share below 1.")
         for flag, wanted in (("decreasing", "monotone"), ("bound", "lipschitz")):
@@ -109,7 +109,7 @@ class JacNetFit:
             model, losses = _tabular.train(
                 train[:, :count], train[:, count:], self.structure,
                 bound=self.bound, decreasing=self.decreasing, hidden=self.hidden,
-                iterations=self.iterations, lr=self.lr, seed=self.seed,
+                iterations=self.iterations, alpha=self.alpha, seed=self.seed,
                 said=lambda step, loss: reporter.update(step, f"loss {loss:.4g}"),
             )  # fmt: skip
         return Fitted(model, _names(self.x), _names(self.y), train, test, losses, self.decreasing)

@@ -4,6 +4,7 @@ from bestresponse.jacnet._antiderivative import Cells, Knots, Table
 from bestresponse.jacnet._bilipschitz import BiLipschitz
 from bestresponse.jacnet._certificate import Certificate, Sampled, search
 from bestresponse.jacnet._compose import Compose
+from bestresponse.jacnet._conditioned import Conditioned
 from bestresponse.jacnet._convex_gradient import ConvexGradient
 from bestresponse.jacnet._fields import (
     CauchyRiemann,
@@ -46,6 +47,7 @@ __all__ = [
     "Certificate",
     "ClenshawCurtis",
     "Compose",
+    "Conditioned",
     "Conservativity",
     "ConvexGradient",
     "ConvexPotential",

@@ -20,6 +20,7 @@ from bestresponse.jacnet._quadrature import gauss_legendre
 SlopeAt = Callable[[Tensor], Tensor]
 """Slopes (..., dim, points) at times (..., dim, points) or (dim, points)."""
 
+_LOOKS = 33  # points of a cell at which its slope is looked at
 _ROUNDS = 60  # of safeguarded Newton; halving alone needs about so many
 
 
@@ -203,18 +204,21 @@ class _Composite(Antiderivative):
             cell = torch.searchsorted(values, y[..., None])[..., 0]
             low, high = self._enclosed(cell, y, values)
             x, steps = (low + high) / 2, 0
-            while steps < _ROUNDS:
-                off, slope = self._at(x)
-                off = off - y
+            resting = torch.zeros_like(x, dtype=torch.bool)
+            rounding = torch.finfo(y.dtype).eps
+            while steps < _ROUNDS and not bool(resting.all()):
+                value, slope = self._at(x)
+                off = value - y
                 low, high = torch.where(off > 0, low, x), torch.where(off > 0, x, high)
                 trial = x - off / slope
-                inside = (trial > low) & (trial < high)
+                # the root may be an end of what encloses it
+                inside = (trial >= low) & (trial <= high)
                 following = torch.where(inside, trial, (low + high) / 2)
-                steps += 1
-                tiny = 2 * torch.finfo(y.dtype).eps * (1 + x.abs())
-                if bool(((following - x).abs() <= tiny).all()):
-                    return following, steps
-                x = following
+                close = (off.abs() <= 4 * rounding * (1 + y.abs())) | (
+                    (following - x).abs() <= 2 * rounding * (1 + x.abs())
+                )
+                x, steps = torch.where(resting, x, following), steps + 1
+                resting = resting | close
         return x, steps
 
     def _enclosed(self, cell: Tensor, y: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,11 +239,12 @@ class _Composite(Antiderivative):
         return value.detach(), slope
 
     def extremes(self) -> tuple[Tensor, Tensor]:
-        """Of F's own derivative, at 16 points a cell."""
-        count = 16 * (len(self._knots) - 1)
-        points = torch.linspace(float(self._knots[0]), float(self._knots[-1]), count)
-        points = points.to(self._knots)[:, None].expand(-1, self._dim)
-        smallest, largest = self._at(points)[1].aminmax()
+        """Of F's own derivative, at points of each cell, on both sides of knots, where it jumps."""
+        width = self._knots[1] - self._knots[0]
+        inside = torch.linspace(0, 1, _LOOKS, dtype=self._knots.dtype, device=width.device)
+        inside = inside.clamp(1e-6, 1 - 1e-6)
+        points = (self._knots[:-1, None] + width * inside).reshape(-1)
+        smallest, largest = self._at(points[:, None].expand(-1, self._dim))[1].aminmax()
         return smallest, largest
 
 
@@ -249,8 +254,8 @@ def _knots(table: Table, count: int, like: Tensor) -> Tensor:
 
 def _cell(x: Tensor, knots: Tensor) -> Tensor:
     """The number of the cell in which each point lies."""
-    position = (x - knots[0]) / (knots[1] - knots[0])
-    return position.nan_to_num().floor().long().clamp(0, len(knots) - 2)
+    # not by division, which may round into the next cell
+    return (torch.bucketize(x, knots, right=True) - 1).clamp(0, len(knots) - 2)
 
 
 def _looked_up(table: Tensor, index: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ class Compose(Structure):
         layers = list(layers)
         if not layers:
             raise InputError("Compose was given no layer.")
+        for layer in layers:
+            if not isinstance(layer, Structure):
+                raise InputError(f"{type(layer).__name__} is no structure that can be composed.")
         for before, after in pairwise(layers):
             if before.dim_out != after.dim_in:
                 raise InputError(
@@ -91,7 +94,8 @@ class Compose(Structure):
         for layer in reversed(self._layers()):
             found = layer.inverse(x, self._own(layer, context), throw=False)
             assert found.converged is not None
-            x, converged = found.value, converged & found.converged
+            converged = converged & found.converged
+            x = torch.where(found.value.isfinite(), found.value, 0.0)  # the next layer takes them
             steps, evaluations = steps + found.stats.steps, evaluations + found.stats.products
         with torch.no_grad():
             residual = self(x, context) - y

@@ -15,7 +15,7 @@ from bestresponse.jacnet._certificate import Certificate
 from bestresponse.jacnet._newton import attached, is_close, solution
 from bestresponse.jacnet._slope_net import Activation, SlopeNet
 from bestresponse.jacnet._slopes import Interval, Slope, Softplus
-from bestresponse.jacnet._structure import Structure
+from bestresponse.jacnet._structure import Structure, refuse_inference_mode
 
 
 class Integral1d(Structure):
@@ -61,6 +61,7 @@ class Integral1d(Structure):
     def derivative(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """F' of the function that is evaluated, entry by entry, (..., dim)."""
         self._check(x, self.dim_in, context)
+        refuse_inference_mode()
         keep = torch.is_grad_enabled()
         with torch.enable_grad():
             leaf = x if keep and x.requires_grad else x.detach().requires_grad_()
@@ -78,8 +79,9 @@ class Integral1d(Structure):
 
     def _slopes_of_now(self) -> tuple[float, float]:
         """Bounds of all slopes: of the weights of now, or, with a context, of any weights."""
-        if self.dim_context:
-            return self.slope.floor, self.slope.ceiling
+        if self.dim_context:  # what a quadrature rule makes of them is known for no context
+            known = self.table.proves
+            return (self.slope.floor, self.slope.ceiling) if known else (-math.inf, math.inf)
         with torch.no_grad():
             smallest, largest = self._antiderivative(None).extremes()
         return float(smallest), float(largest)
@@ -144,21 +146,21 @@ class Monotone1d(Integral1d):
             )
         with torch.no_grad():
             residual = self._value(x, context) - y
-        return solution(x, is_close(residual, y), residual, steps, steps + 1, throw=throw)
+            reach = self.derivative(x, context).norm(dim=-1) * x.norm(dim=-1)
+        return solution(x, is_close(residual, y, reach), residual, steps, steps + 1, throw=throw)
 
     def certificate(self) -> Certificate:
         """The bounds of its slopes: proved for `Knots`, checked at many points for `Cells`."""
         lower, upper = self._slopes_of_now()
-        increasing = lower > 0
-        statement = (
-            "increasing, one to one and onto" if increasing else "its slope falls to zero somewhere"
-        )
-        proved = self.table.proves and not (self.dim_context and not increasing)
+        if lower == -math.inf:
+            return _nothing(self.table)
+        increasing, proves = lower > 0, self.table.proves
+        words = "increasing, one to one and onto" if proves else "increasing where it was looked at"
         return Certificate(
-            "proved" if proved else "checked",
-            statement,
-            increasing,
-            max(lower, 0.0) if proved or self.dim_context == 0 else None,
+            "proved" if proves else "checked",
+            words if increasing else "its slope may fall to zero",
+            increasing and proves,
+            max(lower, 0.0),
             upper if math.isfinite(upper) else None,
             conservative=True,
         )
@@ -204,6 +206,8 @@ class Lipschitz1d(Integral1d):
     def certificate(self) -> Certificate:
         """The largest slope."""
         lower, upper = self._slopes_of_now()
+        if upper == math.inf:
+            return _nothing(self.table)
         constant = max(abs(lower), abs(upper))
         return Certificate(
             "proved" if self.table.proves else "checked",
@@ -211,6 +215,11 @@ class Lipschitz1d(Integral1d):
             upper=constant,
             conservative=True,
         )
+
+
+def _nothing(table: Table) -> Certificate:
+    name = type(table).__name__
+    return Certificate("none", f"with a context, {name} is not checked; use Knots")
 
 
 def _check_positive(slope: Slope) -> None:

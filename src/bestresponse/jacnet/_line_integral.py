@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from bestresponse._errors import InputError
 from bestresponse.jacnet._paths import Path
 from bestresponse.jacnet._quadrature import Integral, Rule
 
@@ -40,6 +41,8 @@ def line_integral(
         >>> line_integral(square, STRAIGHT, torch.zeros(2), torch.ones(2), GaussLegendre(2)).value
         tensor([1., 1.])
     """
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk={chunk} must be 1 or more, or None for all at once.")
     path.check(start.detach(), end.detach())
     if chunk is None or end.ndim < 2 or len(end) <= chunk:
         return _whole(field, path, start, end, rule)
@@ -74,11 +77,17 @@ def _again_on_the_way_back(
 
 
 def _whole(field: Field, path: Path, start: Tensor, end: Tensor, rule: Rule) -> Integral:
-    def integrand(times: Tensor) -> Tensor:
-        points, velocities = path.at(times, start, end)
-        return (field(points) @ velocities[..., None]).squeeze(-1)
+    def within(low: float, high: float) -> Callable[[Tensor], Tensor]:
+        def integrand(times: Tensor) -> Tensor:
+            points, velocities = path.at(times, start, end)
+            if high - low < 1:  # at a corner the velocity is that of this piece
+                edge = 1e-6 * (high - low)
+                _, velocities = path.at(times.clamp(low + edge, high - edge), start, end)
+            return (field(points) @ velocities[..., None]).squeeze(-1)
 
-    parts = list(_pieces(integrand, path, end, rule))
+        return integrand
+
+    parts = list(_pieces(within, path, end, rule))
     errors = [part.error for part in parts if part.error is not None]
     return Integral(
         torch.stack([part.value for part in parts]).sum(0) if len(parts) > 1 else parts[0].value,
@@ -89,8 +98,11 @@ def _whole(field: Field, path: Path, start: Tensor, end: Tensor, rule: Rule) -> 
 
 
 def _pieces(
-    integrand: Callable[[Tensor], Tensor], path: Path, end: Tensor, rule: Rule
+    within: Callable[[float, float], Callable[[Tensor], Tensor]],
+    path: Path,
+    end: Tensor,
+    rule: Rule,
 ) -> Iterator[Integral]:
     breaks = path.breaks(end.shape[-1])
     for low, high in pairwise(breaks):
-        yield rule.integrate(integrand, end, low, high)
+        yield rule.integrate(within(low, high), end, low, high)

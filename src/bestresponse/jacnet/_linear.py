@@ -16,12 +16,16 @@ from bestresponse.jacnet._structure import Structure
 
 
 class Rotation(Structure):
-    """f(x) = Qx + b with Q orthogonal, the exponential of a skew matrix times a fixed one.
+    """f(x) = Qx + b with Q orthogonal: the exponential of a skew matrix times a fixed matrix.
+
+    Its determinant is +1, or −1 with a `start` of −1, for good: a composition that is to turn
+    space over needs an odd number of layers that do.
 
     Args:
         dim: n.
-        learn: train Q and b; otherwise they stay as they were drawn.
-        seed: of the fixed factor.
+        start: the fixed matrix, orthogonal (n, n); None draws a rotation.
+        learn: train Q and b; otherwise they stay as they are.
+        seed: of the draw.
 
     Example:
         >>> f = Rotation(3)
@@ -31,17 +35,28 @@ class Rotation(Structure):
 
     start: Tensor
 
-    def __init__(self, dim: int, *, learn: bool = True, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        start: Tensor | None = None,
+        learn: bool = True,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(dim, dim)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        drawn = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
-        self.register_buffer("start", torch.linalg.qr(drawn).Q.to(torch.get_default_dtype()))
+        start = _drawn(dim, seed) if start is None else start
+        if start.shape != (dim, dim) or not _is_orthogonal(start):
+            raise InputError(f"start must be an orthogonal matrix ({dim}, {dim}).")
+        self.register_buffer("start", start.to(torch.get_default_dtype()))
         self.turn = nn.Parameter(torch.zeros(dim, dim), requires_grad=learn)
         self.bias = nn.Parameter(torch.zeros(dim), requires_grad=learn)
 
     def matrix(self) -> Tensor:
         """Q, (n, n)."""
-        return torch.linalg.matrix_exp(self.turn - self.turn.T) @ self.start
+        matrix = torch.linalg.matrix_exp(self.turn - self.turn.T) @ self.start
+        for _ in range(2):  # to rounding: the start may be of float32, the exponential is coarse
+            matrix = 1.5 * matrix - 0.5 * matrix @ matrix.T @ matrix
+        return matrix
 
     def _value(self, x: Tensor, context: Tensor | None) -> Tensor:
         return F.linear(x, self.matrix(), self.bias)
@@ -66,6 +81,22 @@ class Rotation(Structure):
         return Certificate("proved", "orthogonal, one to one and onto", True, 1.0, 1.0)
 
 
+def _drawn(dim: int, seed: int | None) -> Tensor:
+    """A rotation, uniformly distributed."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    drawn = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(drawn)
+    q = q * r.diagonal().sign()
+    q[:, 0] *= torch.linalg.det(q).sign()
+    return q
+
+
+def _is_orthogonal(matrix: Tensor) -> bool:
+    eye = torch.eye(len(matrix), dtype=torch.float64)
+    wide = matrix.detach().double().cpu()
+    return bool((wide @ wide.T - eye).abs().max() < 1e-5)
+
+
 class Permutation(Structure):
     """f(x) = x in another order.
 
@@ -83,7 +114,8 @@ class Permutation(Structure):
     def __init__(self, dim: int, order: Tensor | None = None) -> None:
         super().__init__(dim, dim)
         order = torch.arange(dim).flip(0) if order is None else torch.as_tensor(order)
-        if sorted(order.tolist()) != list(range(dim)):
+        whole = order.ndim == 1 and not order.is_floating_point() and order.dtype != torch.bool
+        if not whole or sorted(order.tolist()) != list(range(dim)):
             raise InputError(f"{order.tolist()} is no order of {dim} entries.")
         self.register_buffer("order", order)
 
@@ -130,6 +162,8 @@ class KroneckerLinear(Structure):
     """
 
     def __init__(self, rows: int, columns: int, *, floor: float = 1e-3) -> None:
+        if min(rows, columns) < 1:
+            raise InputError(f"KroneckerLinear({rows}, {columns}) needs two positive sizes.")
         super().__init__(rows * columns, rows * columns)
         if not 0 < floor < math.inf:
             raise InputError(f"KroneckerLinear(floor={floor}) must be positive, and finite.")

@@ -13,6 +13,7 @@ from bestresponse._result import Result, Solution, SolveError, Stats
 Map = Callable[[Tensor], Tensor]
 
 _HALVINGS = 40
+_STEEPEST = 1e4  # times as long as 1 + ‖y‖ may ‖J‖‖x‖ be to excuse a residual
 _CLOSE = 0.75  # power of machine epsilon that a residual may be left with
 
 
@@ -70,7 +71,8 @@ def newton(function: Map, jacobian: Map, y: Tensor, guess: Tensor, max_steps: in
                     break
                 share = torch.where(waiting, share / 2, share)
             active = active & ~waiting & (length > 0)
-        return Roots(x, is_close(residual, y), steps, evaluations + 1)
+        reach = jacobian(x).flatten(-2).norm(dim=-1) * x.norm(dim=-1)
+        return Roots(x, is_close(residual, y, reach), steps, evaluations + 1)
 
 
 def solve(matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -79,10 +81,17 @@ def solve(matrices: Tensor, vectors: Tensor) -> Tensor:
     return torch.where((failed == 0)[..., None], found[..., 0], torch.nan)
 
 
-def is_close(residual: Tensor, y: Tensor) -> Tensor:
-    """Whether f(x) is y, up to what rounding leaves."""
-    tolerance = torch.finfo(y.dtype).eps ** _CLOSE
-    return _length(residual) <= tolerance * (1 + y.norm(dim=-1))
+def is_close(residual: Tensor, y: Tensor, reach: Tensor | float = 0.0) -> Tensor:
+    """Whether f(x) is y, up to what rounding leaves.
+
+    Args:
+        residual: f(x) − y, (..., n).
+        y: (..., n).
+        reach: ‖J‖‖x‖, (...): rounding x moves f(x) by so many units of the last place.
+    """
+    rounding, unit = torch.finfo(y.dtype).eps, 1 + y.norm(dim=-1)
+    reach = torch.minimum(torch.as_tensor(reach).to(unit), _STEEPEST * unit)
+    return _length(residual) <= rounding**_CLOSE * unit + 8 * rounding * reach
 
 
 def _length(residual: Tensor) -> Tensor:
@@ -95,9 +104,10 @@ def _floor(y: Tensor) -> Tensor:
 
 
 def attached(x: Tensor, y: Tensor, function: Map, jacobian: Map) -> Tensor:
-    """X on a graph: by the implicit function theorem, ∂x = J⁻¹(∂y − ∂f).
+    """X on a graph that is twice differentiable.
 
-    One Newton step that moves x by nothing, whose derivative is that of the inverse.
+    Two Newton steps that move x by nothing: the first has the inverse's derivative,
+    ∂x = J⁻¹(∂y − ∂f), the second, with J on the graph too, also its second one.
     """
     if not torch.is_grad_enabled():
         return x
@@ -107,7 +117,9 @@ def attached(x: Tensor, y: Tensor, function: Map, jacobian: Map) -> Tensor:
     residual = function(x) - y
     if not residual.requires_grad:
         return x
-    return x - solve(slopes, residual - residual.detach())
+    once = x - solve(slopes, residual - residual.detach())
+    residual = function(once) - y
+    return once - solve(jacobian(once), residual - residual.detach())
 
 
 def solution(
@@ -116,12 +128,13 @@ def solution(
     """A batch of inverses with how it ended; raised if `throw` and some are missing."""
     missing = int((~converged).sum())
     result = Result.no_inverse if missing else Result.success
-    worst = float(residual.detach().abs().max()) if residual.numel() else 0.0
+    relative = residual.detach().norm(dim=-1) / (1 + value.detach().norm(dim=-1))
+    worst = float(relative.max()) if relative.numel() else 0.0
     if missing and throw:
         first = int((~converged).reshape(-1).nonzero()[0])
         raise SolveError(
             result,
             f"({missing} of {converged.numel()} are missing, the first is number {first}; "
-            f"largest residual {worst:.2g})",
+            f"largest relative residual {worst:.2g})",
         )
     return Solution(value, result, Stats(steps, evaluations, worst), converged=converged)

@@ -13,12 +13,12 @@ from bestresponse._result import Solution
 from bestresponse.jacnet._certificate import Certificate
 from bestresponse.jacnet._fields import FieldActivation, Gram, Tanh
 from bestresponse.jacnet._line_integral import line_integral
-from bestresponse.jacnet._newton import attached, is_close, newton, solution, solve
+from bestresponse.jacnet._newton import attached, newton, solution, solve
 from bestresponse.jacnet._paths import STRAIGHT, Path
 from bestresponse.jacnet._quadrature import GaussLegendre, Integral, Rule
 from bestresponse.jacnet._structure import Structure
 
-_FEWEST_STEPS, _MOST_STEPS = 32, 2048
+_FEWEST_STEPS, _MOST_STEPS = 32, 1024
 
 
 class PathIntegral(Structure):
@@ -42,7 +42,7 @@ class PathIntegral(Structure):
         rule: how the integral is taken.
         path: `STRAIGHT`, `AXES`, or a `Path` of your own.
         start: x₀, (n,); or several, (k, n), of which each x takes the nearest.
-        value: y₀, (m,) or (k, m).
+        value: y₀, (m,) or (k, m): constants, so give f there if it is known, or a mean of the data.
         chunk: samples that are integrated at once; None is all.
 
     Source: Lorraine, Hossain, "JacNet: Learning Functions with Structured Jacobians" (2019),
@@ -51,7 +51,7 @@ class PathIntegral(Structure):
     Example:
         >>> f = PathIntegral(1, 1, activation=Gram(1e-4))
         >>> f(torch.zeros(3, 1)).shape, f.certificate().kind
-        (torch.Size([3, 1]), 'checked')
+        (torch.Size([3, 1]), 'pointwise')
     """
 
     start: Tensor
@@ -155,7 +155,8 @@ class PathIntegral(Structure):
                 f"{type(self.activation).__name__} allows singular Jacobians, so that there need "
                 "not be an inverse; use Gram, LowerUpper, Exponential or DefinitePlusSkew."
             )
-        x, steps = self._flow(y, tolerance)
+        # a rough start is enough for Newton's method
+        x, steps = self._flow(y, tolerance, _FEWEST_STEPS if polish else _MOST_STEPS)
         evaluations = 8 * steps  # four a step, and as many for all fewer steps together
         if polish:
             found = newton(self, self.jacobian, y, x.nan_to_num())
@@ -163,17 +164,18 @@ class PathIntegral(Structure):
             evaluations += found.evaluations
         with torch.no_grad():
             residual = self(x) - y
-        converged = is_close(residual, y) if polish else residual.norm(dim=-1).isfinite()
+        loose = tolerance**0.5 * (1 + y.norm(dim=-1))
+        converged = found.converged if polish else residual.norm(dim=-1) <= loose
         x = attached(x, y, self, self.jacobian) if polish else x
         return solution(x, converged, residual, steps, evaluations, throw=throw)
 
-    def _flow(self, y: Tensor, tolerance: float) -> tuple[Tensor, int]:
+    def _flow(self, y: Tensor, tolerance: float, most: int) -> tuple[Tensor, int]:
         """Where the equation leads, with steps halved until the end moves by less, and how many.
 
         It is stiff where the Jacobian is nearly singular; then the last of the steps count.
         """
         steps, before = _FEWEST_STEPS, self._runge_kutta(y, _FEWEST_STEPS)
-        while steps < _MOST_STEPS:
+        while steps < most:
             steps *= 2
             after = self._runge_kutta(y, steps)
             if bool(((after - before).abs() <= tolerance * (1 + after.abs())).all()):
@@ -209,7 +211,7 @@ class PathIntegral(Structure):
         return (slopes - slopes.mT).square().sum((1, 2, 3)).mean()
 
     def certificate(self) -> Certificate:
-        """In one dimension what the activation says, up to quadrature; in more, pointwise."""
+        """What the activation says of J at each point; of f only up to the rule, if n is one."""
         if self.dim_in > 1:
             return Certificate(
                 "pointwise",
@@ -218,9 +220,9 @@ class PathIntegral(Structure):
         lower = self.activation.floor if isinstance(self.activation, Gram) else None
         upper = self.activation.bound if isinstance(self.activation, Tanh) else None
         return Certificate(
-            "checked" if lower or upper else "none",
+            "pointwise" if lower or upper else "none",
             f"slope: {self.activation.words}, but for the error of {self.rule}",
-            conservative=True,
+            conservative=self.dim_out == 1,
         )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bestresponse.jacnet._certificate import Certificate
-from bestresponse.jacnet._structure import Structure
+from bestresponse.jacnet._structure import Structure, refuse_inference_mode
 
 
 class Potential(Structure):
@@ -40,6 +40,7 @@ class Potential(Structure):
         return self.net(x)[..., 0]
 
     def _value(self, x: Tensor, context: Tensor | None) -> Tensor:
+        refuse_inference_mode()
         keep = torch.is_grad_enabled()
         with torch.enable_grad():
             leaf = x if keep and x.requires_grad else x.detach().requires_grad_()

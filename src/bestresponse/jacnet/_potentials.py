@@ -128,12 +128,13 @@ class InputConvex(ConvexPotential):
         super().__init__()
         self.dim = dim
         self.inputs = nn.ModuleList(nn.Linear(dim, hidden) for _ in range(layers))
-        # softplus⁻¹ of weights whose rows sum to about one
-        start = math.log(math.expm1(1 / hidden))
-        self.between = nn.ParameterList(
-            start + 0.5 * torch.randn(hidden, hidden) for _ in range(layers - 1)
-        )
-        self.last = nn.Parameter(start + 0.5 * torch.randn(hidden))
+        self.between = nn.ParameterList(_positive(0.2, hidden, hidden) for _ in range(layers - 1))
+        for inputs in [self._first(), *(inputs for _, inputs in self._following())]:
+            # wide enough that some units are steep and some are flat: PyTorch's own start is so
+            # flat that training stays there
+            nn.init.normal_(inputs.weight, std=4 / math.sqrt(dim))
+            nn.init.normal_(inputs.bias, std=4.0)
+        self.last = nn.Parameter(_positive(0.1, hidden))
 
     def _first(self) -> nn.Linear:
         first = self.inputs[0]
@@ -183,3 +184,8 @@ class InputConvex(ConvexPotential):
             curvature = slope.square() / 4 + positive @ curvature
         eye = torch.eye(self.dim, dtype=slope.dtype, device=slope.device)
         return (F.softplus(self.last) @ curvature) * eye
+
+
+def _positive(total: float, *shape: int) -> Tensor:
+    """Such that the softplus of the last dimension's entries sums to about `total`."""
+    return math.log(math.expm1(total / shape[-1])) + 0.5 * torch.randn(shape)

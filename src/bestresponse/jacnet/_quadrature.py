@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class ClenshawCurtis(Rule):
     """Nested Chebyshev points, doubled until two sums agree; each is used again by the next.
 
     Args:
-        tolerance: what two following sums may differ by, absolutely.
+        tolerance: what two following sums may differ by, absolutely, over all of [0, 1].
         max_nodes: where to stop in any case.
 
     Source: Clenshaw, Curtis, "A Method for Numerical Integration on an Automatic Computer" (1960),
@@ -107,16 +108,16 @@ class ClenshawCurtis(Rule):
         """From 5 nodes on."""
         count = 4
         values = integrand(_times(_chebyshev(count), like, low, high))
-        before = _sum(values, _clenshaw_curtis(count), high - low)
+        before, error = _sum(values, _clenshaw_curtis(count), high - low), math.inf
         while True:
             if 2 * count + 1 > self.max_nodes:
-                return Integral(before, None, count + 1, reached=False)
+                return Integral(before, error, count + 1, reached=False)
             count *= 2
             fresh = integrand(_times(_chebyshev(count)[1::2], like, low, high))
             values = _interleaved(values, fresh)
             after = _sum(values, _clenshaw_curtis(count), high - low)
-            error = float((after - before).detach().abs().max())
-            if not error > self.tolerance:
+            error = _largest(after - before)
+            if error <= self.tolerance * (high - low):
                 return Integral(after, error, count + 1)
             before = after
 
@@ -129,7 +130,7 @@ class GaussKronrod(Rule):
     which shares the parts. It is pessimistic: the true error of the longer sum is far smaller.
 
     Args:
-        tolerance: absolute, for the whole integral.
+        tolerance: absolute, for the integral over all of [0, 1].
         max_cells: parts at the most.
 
     Source: Piessens et al., "QUADPACK" (1983), https://doi.org/10.1007/978-3-642-61786-7
@@ -155,18 +156,18 @@ class GaussKronrod(Rule):
         while True:
             found = _kronrod(integrand, like, cells)
             nodes += 15 * len(cells)
-            share = self.tolerance / (high - low)
-            # of the whole tolerance each part gets what its length is of the whole
+            # of the tolerance, which is that of all of [0, 1], each part gets its length's share
             rough = [
-                not error <= share * (end - start)
+                not error <= self.tolerance * (end - start)
                 for (start, end), (_, error) in zip(cells, found, strict=True)
             ]
             everything = [*done, *found]
             error = sum(error for _, error in everything)
-            settled = not any(rough) or error <= self.tolerance
+            allowed = self.tolerance * (high - low)
+            settled = not any(rough) or error <= allowed
             if settled or len(everything) + sum(rough) > self.max_cells:
                 value = torch.stack([value for value, _ in everything]).sum(0)
-                return Integral(value, error, nodes, reached=bool(error <= self.tolerance))
+                return Integral(value, error, nodes, reached=bool(error <= allowed))
             done += [one for one, is_rough in zip(found, rough, strict=True) if not is_rough]
             split = [cell for cell, is_rough in zip(cells, rough, strict=True) if is_rough]
             cells = [half for cell in split for half in _halved(cell)]
@@ -192,9 +193,13 @@ def _kronrod(
     for (start, end), part in zip(cells, values, strict=True):
         value = _sum(part, weights, end - start)
         short = _sum(part[1::2], gauss, end - start)
-        error = float((value - short).detach().abs().max()) if value.numel() else 0.0
+        error = _largest(value - short)
         found.append((value, error))
     return found
+
+
+def _largest(error: Tensor) -> float:
+    return float(error.detach().abs().max()) if error.numel() else 0.0
 
 
 def _weighted(

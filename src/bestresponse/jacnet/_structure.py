@@ -147,11 +147,22 @@ class Structure(nn.Module, ABC):
             raise InputError(
                 f"{name} takes points whose last dimension is {size}; this is of shape {shape}."
             )
-        if self.dim_context and (context is None or context.shape[-1] != self.dim_context):
-            given = "no context" if context is None else f"a context of shape {(*context.shape,)}"
+        sizes = None if context is None else tuple(context.shape)
+        if self.dim_context and (not sizes or sizes[-1] != self.dim_context):
+            given = "no context" if sizes is None else f"a context of shape {sizes}"
             raise InputError(
                 f"{name} needs a context whose last dimension is {self.dim_context}, got {given}."
             )
+        if context is not None and context.ndim:
+            try:
+                lead = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+            except RuntimeError:
+                lead = None
+            if lead != x.shape[:-1]:
+                raise InputError(
+                    f"{name} got points {tuple(x.shape)} and contexts {tuple(context.shape)}; "
+                    "expand the points to one for each context."
+                )
         if not self.dim_context and context is not None:
             raise InputError(f"{name} was made without a context; pass context={{size}} to it.")
 
@@ -169,8 +180,17 @@ class Structure(nn.Module, ABC):
             )
 
 
+def refuse_inference_mode() -> None:
+    """Nothing can be differentiated there, not even silently."""
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "A Jacobian cannot be taken in inference mode; use torch.no_grad() instead."
+        )
+
+
 def autodiff_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """∂f/∂x of a function that treats the rows of x by themselves, a backward pass an output."""
+    refuse_inference_mode()
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x if keep and x.requires_grad else x.detach().requires_grad_()

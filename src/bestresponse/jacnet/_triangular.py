@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bestresponse._errors import InputError
 from bestresponse._result import Solution
 from bestresponse.jacnet._antiderivative import Knots, Table
 from bestresponse.jacnet._certificate import Certificate
@@ -46,6 +47,8 @@ class Triangular(Structure):
         hidden: int | Sequence[int] = 32,
     ) -> None:
         super().__init__(dim, dim)
+        if slope is not None and not slope.floor > 0:
+            raise InputError(f"{slope} may fall to zero; give Triangular a positive floor.")
         self.columns = Monotone1d(
             dim,
             slope=slope or Softplus(1e-3),
@@ -75,12 +78,16 @@ class Triangular(Structure):
             steps, evaluations = steps + found.stats.steps, evaluations + found.stats.products
         with torch.no_grad():
             residual = self(x) - y
-        return solution(x, is_close(residual, y), residual, steps, evaluations, throw=throw)
+            reach = self.jacobian(x).flatten(-2).norm(dim=-1) * x.norm(dim=-1)
+        converged = is_close(residual, y, reach)
+        return solution(x, converged, residual, steps, evaluations, throw=throw)
 
     def certificate(self) -> Certificate:
         """Bijective; its slopes along the axes have a floor, its stretch has none."""
+        if not self.columns.table.proves:
+            return self.columns.certificate()
         return Certificate(
-            "proved" if self.columns.table.proves else "checked",
+            "proved",
             "triangular and increasing along the diagonal, one to one and onto",
             invertible=True,
         )

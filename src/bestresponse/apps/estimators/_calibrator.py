@@ -27,8 +27,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):
     Parameters:
         hidden: hidden units of each network.
         knots: of each slope.
-        iterations: of Adam, full batch.
-        lr: its first learning rate.
+        iterations: of L-BFGS.
+        alpha: of a penalty alpha·Σw² on the networks' weights.
         random_state: of the initial weights.
 
     Attributes:
@@ -38,7 +38,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
     Example:
         >>> scores = np.linspace(-4, 4, 80)[:, None]
         >>> y = (np.random.default_rng(0).random(80) < 1 / (1 + np.exp(-scores[:, 0]))).astype(int)
-        >>> p = Calibrator(iterations=100).fit(scores, y).predict_proba(scores)[:, 1]
+        >>> p = Calibrator(iterations=50).fit(scores, y).predict_proba(scores)[:, 1]
         >>> bool((np.diff(p) > 0).all())
         True
     """
@@ -48,14 +48,14 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         *,
         hidden: int = 16,
         knots: int = 33,
-        iterations: int = 300,
-        lr: float = 0.02,
+        iterations: int = 100,
+        alpha: float = 1e-4,
         random_state: Any = 0,
     ) -> None:
         self.hidden = hidden
         self.knots = knots
         self.iterations = iterations
-        self.lr = lr
+        self.alpha = alpha
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -92,7 +92,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
             list(self.model_.parameters()),
             lambda: F.binary_cross_entropy_with_logits(self.model_(scaled), labels),
             self.iterations,
-            self.lr,
+            alpha=self.alpha,
         )
         ends = torch.stack([x.amin(0), x.amax(0)]).numpy()
         self.range_ = self.predict_proba(ends)[:, 1] if count == 1 else None

@@ -24,13 +24,13 @@ class LipschitzRegressor(Regressor):
         bound: the Lipschitz constant.
         hidden: hidden units of each network.
         knots: of each slope.
-        iterations: of Adam, full batch.
-        lr: its first learning rate.
+        iterations: of L-BFGS.
+        alpha: of a penalty alpha·Σw² on the networks' weights.
         random_state: of the initial weights.
 
     Example:
         >>> X = np.linspace(-2, 2, 40)[:, None]
-        >>> model = LipschitzRegressor(bound=1.0, iterations=200).fit(X, np.abs(3 * X[:, 0]))
+        >>> model = LipschitzRegressor(bound=1.0, iterations=50).fit(X, np.abs(3 * X[:, 0]))
         >>> bool(np.abs(np.diff(model.predict(X)) / np.diff(X[:, 0])).max() <= 1 + 1e-9)
         True
     """
@@ -41,15 +41,15 @@ class LipschitzRegressor(Regressor):
         *,
         hidden: int = 32,
         knots: int = 65,
-        iterations: int = 500,
-        lr: float = 0.02,
+        iterations: int = 100,
+        alpha: float = 1e-6,
         random_state: Any = 0,
     ) -> None:
         self.bound = bound
         self.hidden = hidden
         self.knots = knots
         self.iterations = iterations
-        self.lr = lr
+        self.alpha = alpha
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> LipschitzRegressor:

@@ -27,8 +27,8 @@ class MonotoneRegressor(Regressor):
             all, as scikit-learn spells it.
         hidden: hidden units of each network.
         knots: of each slope, over the range of the data and half as much on both sides.
-        iterations: of Adam, full batch.
-        lr: its first learning rate.
+        iterations: of L-BFGS.
+        alpha: of a penalty alpha·Σw² on the networks' weights.
         random_state: of the initial weights.
 
     Attributes:
@@ -38,7 +38,7 @@ class MonotoneRegressor(Regressor):
 
     Example:
         >>> X = np.linspace(0, 3, 30)[:, None]
-        >>> model = MonotoneRegressor(iterations=200).fit(X, np.exp(X[:, 0]))
+        >>> model = MonotoneRegressor(iterations=50).fit(X, np.exp(X[:, 0]))
         >>> bool((np.diff(model.predict(X)) > 0).all())
         True
         >>> bool(abs(model.inverse_predict([np.e])[0] - 1) < 0.1)
@@ -51,15 +51,15 @@ class MonotoneRegressor(Regressor):
         *,
         hidden: int = 32,
         knots: int = 65,
-        iterations: int = 500,
-        lr: float = 0.02,
+        iterations: int = 100,
+        alpha: float = 1e-6,
         random_state: Any = 0,
     ) -> None:
         self.monotonic_cst = monotonic_cst
         self.hidden = hidden
         self.knots = knots
         self.iterations = iterations
-        self.lr = lr
+        self.alpha = alpha
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> MonotoneRegressor:

@@ -32,7 +32,7 @@ class Regressor(RegressorMixin, BaseEstimator, ABC):
             list(self.model_.parameters()),
             lambda: (self.model_(scaled) - wanted).square().mean(),
             self.iterations,
-            self.lr,
+            alpha=self.alpha,
         )
         ends = torch.stack([x.amin(0), x.amax(0)])
         self.range_ = np.sort(self.predict(ends.numpy())) if x.shape[1] == 1 else None

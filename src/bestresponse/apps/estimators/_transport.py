@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bestresponse import jacnet
 from bestresponse._errors import InputError
-from bestresponse.apps._fitting import Scale, fit, seeded
+from bestresponse.apps._fitting import Scale, fit_stochastic, seeded
 
 _PROJECTIONS = 32
 
@@ -84,7 +84,7 @@ class TransportMap(TransformerMixin, BaseEstimator):
         x, goal = self.scale_x_(x), self.scale_y_(goal)
         self.model_ = seeded(int(random.randint(2**31 - 1)), lambda: self._model(X.shape[1]))
         generator = torch.Generator().manual_seed(int(random.randint(2**31 - 1)))
-        self.loss_curve_ = fit(
+        self.loss_curve_ = fit_stochastic(
             list(self.model_.parameters()),
             lambda: sliced_distance(
                 self.model_(_drawn(x, self.batch, generator)),

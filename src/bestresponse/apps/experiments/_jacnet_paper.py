@@ -130,13 +130,14 @@ def _values(model: nn.Module) -> Tensor:
 def inverse_error(model: nn.Module, *, polish: bool = True) -> float:
     """The largest |f⁻¹(f(x)) − x| on the grid; infinite where an inverse is not a number."""
     assert isinstance(model, jacnet.Structure)
+    points = GRID if polish else GRID[::20]  # the equation alone takes many steps
     with torch.no_grad():
-        y = model(GRID)
+        y = model(points)
         if isinstance(model, jacnet.PathIntegral):
             found = model.inverse(y, throw=False, polish=polish)
         else:
             found = model.inverse(y, throw=False)
-    error = (found.value - GRID).abs()
+    error = (found.value - points).abs()
     return float(error.nan_to_num(math.inf).max())
 
 
