@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from rich.console import Console
 
-from benchmarks import accuracy, cost, memory, peers, product, report, scale
+from benchmarks import accuracy, cost, jacnet, memory, peers, product, report, scale
 from benchmarks.options import Options
 
 PARTS: dict[str, ModuleType] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, ModuleType] = {
     "memory": memory,
     "scale": scale,
     "accuracy": accuracy,
+    "jacnet": jacnet,
 }
 
 

@@ -36,6 +36,10 @@ class Antiderivative(ABC):
         """The x (..., dim) with F(x) = y for an increasing F, and how many steps it took."""
 
     @abstractmethod
+    def meant(self, x: Tensor) -> Tensor:
+        """The slope that is integrated, at points (..., dim)."""
+
+    @abstractmethod
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest slope of F that is known of, scalars."""
 
@@ -164,6 +168,12 @@ class _Spline(Antiderivative):
         root = (slope * slope + 2 * change * rise).clamp(min=0).sqrt()
         return at + 2 * rise / (slope + root), 1
 
+    def meant(self, x: Tensor) -> Tensor:
+        inside = x.clamp(self.knots[0], self.knots[-1])
+        cell = _cell(inside, self.knots)
+        _, slope, change = self._piece(cell)
+        return slope + change * (inside - self.knots[cell])
+
     def _piece(self, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value and slope at the start of a cell, and how the slope changes in it."""
         left, right = _looked_up(self.slopes, cell), _looked_up(self.slopes, cell + 1)
@@ -203,12 +213,11 @@ class _Composite(Antiderivative):
             values = self._values.expand(*y.shape, -1).contiguous()
             cell = torch.searchsorted(values, y[..., None])[..., 0]
             low, high = self._enclosed(cell, y, values)
-            x, steps = (low + high) / 2, 0
+            x, steps = self._guess(cell, y, values, low, high), 0
             resting = torch.zeros_like(x, dtype=torch.bool)
             rounding = torch.finfo(y.dtype).eps
             while steps < _ROUNDS and not bool(resting.all()):
-                value, slope = self._at(x)
-                off = value - y
+                off, slope = self(x) - y, self.meant(x)
                 low, high = torch.where(off > 0, low, x), torch.where(off > 0, x, high)
                 trial = x - off / slope
                 # the root may be an end of what encloses it
@@ -221,6 +230,14 @@ class _Composite(Antiderivative):
                 resting = resting | close
         return x, steps
 
+    def _guess(self, cell: Tensor, y: Tensor, values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Along the chord of a cell; the middle outside of the table."""
+        last = len(self._knots) - 1
+        start, end = (_looked_up(values, k.clamp(0, last)) for k in (cell - 1, cell))
+        share = torch.where(end > start, (y - start) / (end - start), 0.5)
+        inside = (cell > 0) & (cell <= last)
+        return low + (high - low) * torch.where(inside, share, 0.5)
+
     def _enclosed(self, cell: Tensor, y: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Ends between which the root lies; outside of the table its distance is known."""
         last = len(self._knots) - 1
@@ -230,6 +247,9 @@ class _Composite(Antiderivative):
         below = (values[..., 0] - y).clamp(min=0) / ends[..., 0]
         above = (y - values[..., -1]).clamp(min=0) / ends[..., 1]
         return low - 2 * below, high + 2 * above
+
+    def meant(self, x: Tensor) -> Tensor:
+        return self._slope(x.clamp(self._knots[0], self._knots[-1])[..., None])[..., 0]
 
     def _at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

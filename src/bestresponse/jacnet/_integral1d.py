@@ -146,7 +146,7 @@ class Monotone1d(Integral1d):
             )
         with torch.no_grad():
             residual = self._value(x, context) - y
-            reach = self.derivative(x, context).norm(dim=-1) * x.norm(dim=-1)
+            reach = antiderivative.meant(x).norm(dim=-1) * x.norm(dim=-1)
         return solution(x, is_close(residual, y, reach), residual, steps, steps + 1, throw=throw)
 
     def certificate(self) -> Certificate:
