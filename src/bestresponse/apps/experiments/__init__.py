@@ -4,7 +4,10 @@ from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse_comparison import InverseComparison
 from bestresponse.apps.experiments.jacnet_abs import JacNetAbs
+from bestresponse.apps.experiments.jacnet_conservation import JacNetConservation
 from bestresponse.apps.experiments.jacnet_exp import JacNetExp
+from bestresponse.apps.experiments.jacnet_invertible import JacNetInvertible
+from bestresponse.apps.experiments.jacnet_kronecker import JacNetKronecker
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
@@ -13,4 +16,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     UnrollVersusImplicit,
     JacNetExp,
     JacNetAbs,
+    JacNetInvertible,
+    JacNetConservation,
+    JacNetKronecker,
 )
