@@ -50,3 +50,10 @@ def test_exact_example_is_exact():
     run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
     errors = [float(value) for value in re.findall(r"relative error (\S+);", run.stdout)]
     assert max(errors[:2]) < 1e-12 < 1e-4 < min(errors[2:])
+
+
+def test_outer_l_bfgs_beats_the_stochastic_run():
+    path = next(path for path in EXAMPLES if path.stem == "outer_lbfgs")
+    run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
+    stochastic, exact = map(float, re.findall(r"validation loss (\S+)", run.stdout)[-2:])
+    assert exact < stochastic

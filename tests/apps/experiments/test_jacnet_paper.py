@@ -60,6 +60,20 @@ def test_more_iterations():
     assert paper.median(risks) <= 0.04
 
 
+@pytest.mark.parametrize(
+    ("contender", "limit"), [(jacnet_exp.CONTENDERS[1], 0.025), (jacnet_exp.CONTENDERS[2], 0.025)],
+    ids=lambda value: getattr(value, "key", ""),
+)  # fmt: skip
+def test_this_librarys_structures_fit_where_the_data_lies(contender, limit):
+    grid = torch.linspace(-1, 1, 201, dtype=torch.float64)[:, None]
+    errors = []
+    for seed in range(SEEDS):
+        model = paper.train(contender, torch.exp, seed, 50).model
+        with torch.no_grad():
+            errors.append(float((model(grid) - grid.exp()).abs().mean()))
+    assert paper.median(errors) <= limit
+
+
 def test_the_setting_is_the_papers():
     x, x_test = paper.points(3)
     assert (x.shape, x_test.shape) == ((5, 1), (100, 1))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from bestresponse import jacnet
-from bestresponse.apps import _options
 from bestresponse.apps.experiments import _jacnet_paper as paper
 from bestresponse.apps.experiments import _jacnet_report as report
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse
-from bestresponse.apps.experiments._jacnet_paper import Contender, Trained
+from bestresponse.apps.experiments._experiment import Findings, Pulse
+from bestresponse.apps.experiments._jacnet_paper import Contender
+from bestresponse.apps.experiments._jacnet_settings import OfThePaper
 
 PAPER = Contender(
     "paper", "paper: ∫ tanh j",
@@ -29,37 +29,26 @@ _HEADINGS = ("function", "training risk", "test risk, [−2, 2]", "largest slope
 
 
 @dataclass(frozen=True)
-class JacNetAbs(Experiment):
+class JacNetAbs(OfThePaper):
     """The paper's second experiment: |x| learned from five points by a Jacobian within [−1, 1].
 
     Exactly its setting, on 20 seeds, beside an unconstrained Jacobian and a plain network; and the
     same with this library's structure.
     """
 
-    seeds: int = 20
-    """Of the points and of the initial weights: 0, 1, ..."""
-    iterations: int = 50
-    """Of Adam."""
-
     verb: ClassVar[str] = "jacnet-abs"
     title: ClassVar[str] = "JacNet: a Lipschitz function"
 
-    def check(self, given: set[str] | None = None) -> None:
-        """Refuse numbers that make no sense."""
-        _options.check_positive(self, "seeds", "iterations")
+    contenders = CONTENDERS
 
-    @property
-    def steps(self) -> int:
-        """Each contender on each seed."""
-        return self.seeds * len(CONTENDERS)
+    @staticmethod
+    def target(x: Tensor) -> Tensor:
+        """The function that is learned."""
+        return x.abs()
 
     def measure(self, pulse: Pulse) -> Findings:
         """Train everything."""
-        runs: dict[str, list[Trained]] = {contender.key: [] for contender in CONTENDERS}
-        for contender in CONTENDERS:
-            for seed in range(self.seeds):
-                runs[contender.key].append(paper.train(contender, torch.abs, seed, self.iterations))
-                pulse.step(f"{contender.label}, seed {seed}")
+        runs = self.trained(pulse)
         medians = {key: paper.median([one.test_risk for one in some]) for key, some in runs.items()}
         headline: dict[str, float | None] = {
             "median_train_risk": paper.median([one.train_risk for one in runs["paper"]]),
@@ -74,9 +63,9 @@ class JacNetAbs(Experiment):
             f"{failed} seeds the structure misses one of the two sides."
         )
         sections = (
-            report.functions(runs, CONTENDERS, torch.abs, 0, inverse=False),
+            report.functions(runs, CONTENDERS, self.target, 0, inverse=False),
             report.risks(runs, CONTENDERS, "paper"),
-            report.failures(runs, PAPER, torch.abs, worst=min(4, self.seeds)),
+            report.failures(runs, PAPER, self.target, worst=min(4, self.seeds)),
             report.table(_rows(runs), _HEADINGS, "Medians [10 %, 90 %] over the seeds."),
         )
         return Findings(verdict, headline, sections, report.numbers(runs))

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bestresponse import jacnet
-from bestresponse._errors import InputError
-from bestresponse.apps import _figures, _html, _options
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse
+from bestresponse.apps import _figures, _html
+from bestresponse.apps.experiments._experiment import Findings, Pulse
 from bestresponse.apps.experiments._jacnet_maps import (
     HEADINGS,
     Contender,
@@ -22,6 +21,7 @@ from bestresponse.apps.experiments._jacnet_maps import (
     gram,
     train,
 )
+from bestresponse.apps.experiments._jacnet_settings import OfSeveralDimensions
 from bestresponse.apps.experiments._jacnet_targets import transport
 
 _CONTENDERS = (
@@ -37,7 +37,7 @@ _CONTENDERS = (
 
 
 @dataclass(frozen=True)
-class JacNetConservation(Experiment):
+class JacNetConservation(OfSeveralDimensions):
     """Conservation in more dimensions: how far a learned field is from a Jacobian.
 
     A gradient map learned from 1,024 points by integrated fields, without and with a penalty on
@@ -51,12 +51,6 @@ class JacNetConservation(Experiment):
 
     verb: ClassVar[str] = "jacnet-conservation"
     title: ClassVar[str] = "JacNet: conservative fields"
-
-    def check(self, given: set[str] | None = None) -> None:
-        """Refuse numbers that make no sense."""
-        _options.check_positive(self, "iterations")
-        if not self.dims or any(d < 2 or d % 2 for d in self.dims):
-            raise InputError(f"--dims is {self.dims}; give even numbers from 2 on.")
 
     @property
     def steps(self) -> int:

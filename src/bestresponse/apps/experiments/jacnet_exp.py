@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from bestresponse import jacnet
-from bestresponse.apps import _options
 from bestresponse.apps.experiments import _jacnet_paper as paper
 from bestresponse.apps.experiments import _jacnet_report as report
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse
+from bestresponse.apps.experiments._experiment import Findings, Pulse
 from bestresponse.apps.experiments._jacnet_paper import Contender, Trained
+from bestresponse.apps.experiments._jacnet_settings import OfThePaper
 
 _ONE = torch.ones(1, 1)
 PAPER = Contender(
@@ -34,38 +35,26 @@ CONTENDERS = (
 
 
 @dataclass(frozen=True)
-class JacNetExp(Experiment):
+class JacNetExp(OfThePaper):
     """The paper's first experiment: eˣ learned from five points by a positive Jacobian, inverted.
 
     Exactly its setting, on 20 seeds, beside an unconstrained Jacobian and a plain network; and the
     same with this library's structures.
     """
 
-    seeds: int = 20
-    """Of the points and of the initial weights: 0, 1, ..."""
-    iterations: int = 50
-    """Of Adam."""
-
     verb: ClassVar[str] = "jacnet-exp"
     title: ClassVar[str] = "JacNet: an invertible function"
 
-    def check(self, given: set[str] | None = None) -> None:
-        """Refuse numbers that make no sense."""
-        _options.check_positive(self, "seeds", "iterations")
+    contenders = CONTENDERS
 
-    @property
-    def steps(self) -> int:
-        """Each contender on each seed."""
-        return self.seeds * len(CONTENDERS)
+    @staticmethod
+    def target(x: Tensor) -> Tensor:
+        """The function that is learned."""
+        return x.exp()
 
     def measure(self, pulse: Pulse) -> Findings:
         """Train everything, and invert what can be inverted."""
-        runs: dict[str, list[Trained]] = {}
-        for contender in CONTENDERS:
-            runs[contender.key] = []
-            for seed in range(self.seeds):
-                runs[contender.key].append(paper.train(contender, torch.exp, seed, self.iterations))
-                pulse.step(f"{contender.label}, seed {seed}")
+        runs = self.trained(pulse)
         headline = _headline(runs)
         invertible = sum(one.slopes()[0] <= 0 for one in runs["free"])
         verdict = (
@@ -76,9 +65,9 @@ class JacNetExp(Experiment):
             f"{invertible} seeds."
         )
         sections = (
-            report.functions(runs, CONTENDERS, torch.exp, 0, inverse=True),
+            report.functions(runs, CONTENDERS, self.target, 0, inverse=True),
             report.risks(runs, CONTENDERS[:4], "paper"),
-            report.failures(runs, PAPER, torch.exp, worst=min(4, self.seeds)),
+            report.failures(runs, PAPER, self.target, worst=min(4, self.seeds)),
             report.table(_rows(runs), _HEADINGS, _TEXT),
         )
         return Findings(verdict, headline, sections, report.numbers(runs))

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bestresponse import jacnet
-from bestresponse._errors import InputError
-from bestresponse.apps import _figures, _html, _options
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse
+from bestresponse.apps import _figures, _html
+from bestresponse.apps.experiments._experiment import Findings, Pulse
 from bestresponse.apps.experiments._jacnet_maps import (
     HEADINGS,
     Contender,
@@ -20,6 +19,7 @@ from bestresponse.apps.experiments._jacnet_maps import (
     rotated,
     train,
 )
+from bestresponse.apps.experiments._jacnet_settings import OfSeveralDimensions
 from bestresponse.apps.experiments._jacnet_targets import transport, twist
 
 SKEWED = Contender(
@@ -53,7 +53,7 @@ TARGETS = {"transport": transport, "twist": twist}
 
 
 @dataclass(frozen=True)
-class JacNetInvertible(Experiment):
+class JacNetInvertible(OfSeveralDimensions):
     """Which structures are invertible in more than one dimension, and what the guarantee costs.
 
     Two maps, a steep optimal transport map and a twist that is no gradient, learned from 1,024
@@ -61,19 +61,8 @@ class JacNetInvertible(Experiment):
     by a plain network. Settings were chosen on a part of the training points.
     """
 
-    dims: tuple[int, ...] = (2, 8)
-    """Dimensions, even numbers."""
-    iterations: int = 1500
-    """Of Adam; slow structures get a share."""
-
     verb: ClassVar[str] = "jacnet-invertible"
     title: ClassVar[str] = "JacNet: invertible maps of several dimensions"
-
-    def check(self, given: set[str] | None = None) -> None:
-        """Refuse numbers that make no sense."""
-        _options.check_positive(self, "iterations")
-        if not self.dims or any(d < 2 or d % 2 for d in self.dims):
-            raise InputError(f"--dims is {self.dims}; give even numbers from 2 on.")
 
     @property
     def steps(self) -> int:
