@@ -40,7 +40,8 @@ def test_example(path, tmp_path):
         pytest.skip(run.stderr.strip())
     assert run.returncode == 0, run.stderr
     for picture in re.findall(r"picture: ([^\s;)]+)", run.stdout):
-        assert Image.open(tmp_path / picture).size[0] > 400
+        with Image.open(tmp_path / picture) as image:
+            assert image.size[0] > 400
     pattern, low, high = PROMISES[path.stem]
     assert low <= float(re.findall(pattern, run.stdout, re.MULTILINE)[-1]) <= high
 

@@ -62,7 +62,7 @@ def _summary(path: Path) -> tuple[str, str, str, str]:
     try:
         content = json.loads(path.read_text())
         settings, command = content["settings"], content["command"]
-        data = Path(settings["data"]).name
+        data = Path(settings.get("data", "")).name
         what = f"tune {settings['tune']}" if command == "tune" else command
         result = path.with_name("result.json")
         if not result.exists():
