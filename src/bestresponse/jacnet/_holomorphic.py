@@ -68,7 +68,7 @@ class Holomorphic(Structure):
         return torch.cat([top, torch.cat([slope.imag, slope.real], dim=-1)], dim=-2)
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """2 log|det f'|, (...)."""
+        """Twice the logarithm of the modulus of det f', (...)."""
         self._check(x, self.dim_in, context)
         return 2 * torch.linalg.slogdet(self.derivative(x)).logabsdet
 

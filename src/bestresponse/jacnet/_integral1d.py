@@ -59,7 +59,7 @@ class Integral1d(Structure):
         return self._offset(antiderivative, context) + antiderivative(x)
 
     def derivative(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """F' of the function that is evaluated, entry by entry, (..., dim)."""
+        """The slope of the function that is evaluated, entry by entry, (..., dim)."""
         self._check(x, self.dim_in, context)
         refuse_inference_mode()
         keep = torch.is_grad_enabled()

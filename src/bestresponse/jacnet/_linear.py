@@ -197,7 +197,7 @@ class KroneckerLinear(Structure):
         return torch.kron(*self.factors()).expand(*x.shape[:-1], -1, -1)
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Q log|A| + p log|B|, (...)."""
+        """The factors' logarithms, each times the size of the other factor, (...)."""
         self._check(x, self.dim_in, context)
         left, right = (self._triangles(raw)[1].diagonal().log().sum() for raw in self._raw())
         return (self.columns * left + self.rows * right).expand(x.shape[:-1])

@@ -104,7 +104,7 @@ def _floor(y: Tensor) -> Tensor:
 
 
 def attached(x: Tensor, y: Tensor, function: Map, jacobian: Map) -> Tensor:
-    """X on a graph that is twice differentiable.
+    """The answer x on a graph that is twice differentiable.
 
     Two Newton steps that move x by nothing: the first has the inverse's derivative,
     ∂x = J⁻¹(∂y − ∂f), the second, with J on the graph too, also its second one.

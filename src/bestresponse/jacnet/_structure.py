@@ -58,7 +58,7 @@ class Structure(nn.Module, ABC):
 
     @abstractmethod
     def _value(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """F at inputs of the right shape."""
+        """The function at inputs of the right shape."""
 
     @abstractmethod
     def certificate(self) -> Certificate:
@@ -102,7 +102,7 @@ class Structure(nn.Module, ABC):
         return self.jacobian(x, context)
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log |det ∂f/∂x|, (...)."""
+        """The logarithm of the modulus of det ∂f/∂x, (...)."""
         self._check_square("has no determinant")
         return torch.linalg.slogdet(self.jacobian(x, context)).logabsdet
 
@@ -125,7 +125,7 @@ class Structure(nn.Module, ABC):
         start: Tensor | None = None,
         rule: Rule = _FINE,
     ) -> Tensor:
-        """What two paths disagree by: |straight − along the axes| / |straight|, (...).
+        """What two paths disagree by, relative to what the straight one gives, (...).
 
         Both integrate the field from `start` (by default zero) to x. Zero for the Jacobian of a
         function, up to the rule's error, however it was made: the independent check.
