@@ -69,6 +69,7 @@ class Fitted:
             back = self.model.inverse(self.model(x)).value
         return float((back - x).abs().max() / x.abs().max().clamp(min=1e-300))
 
+    @cached_property
     def baselines(self) -> dict[str, tuple[float | None, float | None]]:
         """What a sensible person would do instead: relative errors on both parts."""
         x, y = (half.numpy() for half in self.halves(self.train))
@@ -109,7 +110,7 @@ class Fitted:
     def lines(self) -> list[str]:
         """What the terminal says."""
         lines = [self.verdict]
-        for name, (_, test) in self.baselines().items():
+        for name, (_, test) in self.baselines.items():
             if test is not None:
                 lines.append(f"{name}: {test:.3g} on held-out rows.")
         if self.round_trip is not None:
@@ -187,7 +188,7 @@ def _residuals(fitted: Fitted) -> str:
 
 def _numbers(fitted: Fitted) -> str:
     own = (fitted.rmse(fitted.train), fitted.rmse(fitted.test))
-    rows = {fitted.model.shape.structure: own, **fitted.baselines()}
+    rows = {fitted.model.shape.structure: own, **fitted.baselines}
     cells = [[name, *map(_figure, errors)] for name, errors in rows.items()]
     headings = ["", f"{len(fitted.train)} training rows", f"{len(fitted.test)} held-out rows"]
     text = (

@@ -129,11 +129,11 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a text file in one step."""
-        _replace(self.path / name, lambda draft: draft.write_text(text))
+        replace_file(self.path / name, lambda draft: draft.write_text(text))
 
     def write_safetensors(self, name: str, module: nn.Module) -> None:
         """A module's parameters and buffers; readable by every framework, runs no code."""
-        _replace(self.path / name, lambda draft: save_model(module, str(draft)))
+        replace_file(self.path / name, lambda draft: save_model(module, str(draft)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class RunFolder:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint in one step; it remembers how long the metrics were."""
         content = {"metrics_bytes": self.flush(), "state": state}
-        _replace(self.path / _CHECKPOINT, lambda path: torch.save(content, path))
+        replace_file(self.path / _CHECKPOINT, lambda path: torch.save(content, path))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint; None if there is none yet. `cut_metrics` goes with it."""
@@ -252,7 +252,7 @@ def _json(content: Any) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace_file(path: Path, write: Any) -> None:
     """Write beside the file, then swap: a reader or a crash sees the old or the new one."""
     draft = path.with_name(f"{_DRAFT}{path.name}")
     try:

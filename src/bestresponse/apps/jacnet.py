@@ -21,7 +21,7 @@ from bestresponse._errors import InputError
 from bestresponse.apps import _options, _tabular
 from bestresponse.apps._jacnet_fit_report import Fitted, report
 from bestresponse.apps._progress import reporting
-from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free, shown
+from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free, replace_file, shown
 from bestresponse.data import load_columns
 
 _COMMAND = "jacnet fit"
@@ -203,11 +203,7 @@ def _table(names: list[str], rows: Tensor) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".draft-{path.name}")
     try:
-        draft.write_text(text)
-        draft.replace(path)
+        replace_file(path, lambda draft: draft.write_text(text))
     except OSError as error:
         raise InputError(f"--out '{path}' cannot be written ({error.strerror}).") from error
-    finally:
-        draft.unlink(missing_ok=True)

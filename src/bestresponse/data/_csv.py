@@ -80,7 +80,7 @@ def load_columns(path: str | Path, columns: Sequence[str]) -> Tensor:
     """
     path = found(path)
     rows = _rows(path)
-    header = [cell.strip() for cell in next(rows, (0, []))[1]]
+    header = _names(next(rows, (0, []))[1], path.name)
     for column in columns:
         if column not in header:
             raise InputError(
@@ -125,13 +125,19 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _header(cells: list[str], target: str, file: str) -> list[str]:
+def _names(cells: list[str], file: str) -> list[str]:
+    """The names of the columns, each once."""
     header = [cell.strip() for cell in cells]
     if not header:
         raise InputError(f"{file!r} is empty: give a header line and rows.")
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise InputError(f"{file!r} has two columns named {twice!r}: rename one of them.")
+    return header
+
+
+def _header(cells: list[str], target: str, file: str) -> list[str]:
+    header = _names(cells, file)
     if target not in header:
         raise InputError(
             f"{file!r} has no column {target!r}: choose the target from {', '.join(header)}."

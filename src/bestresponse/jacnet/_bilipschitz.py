@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bestresponse._errors import InputError
 from bestresponse._result import Solution
 from bestresponse.jacnet._certificate import Certificate
-from bestresponse.jacnet._newton import attached, newton, solution
+from bestresponse.jacnet._newton import newton_solution
 from bestresponse.jacnet._structure import Structure
 
 
@@ -77,14 +77,7 @@ class BiLipschitz(Structure):
             guess = target
             for _ in range(_FIXED_POINT):
                 guess = target - self._residual(guess)
-        found = newton(self, self.jacobian, y, guess)
-        x = attached(found.value, y, self, self.jacobian)
-        with torch.no_grad():
-            residual = self(x) - y
-        steps = found.steps + _FIXED_POINT
-        return solution(
-            x, found.converged, residual, steps, found.evaluations + _FIXED_POINT, throw=throw
-        )
+        return newton_solution(self, self.jacobian, y, guess, throw=throw, before=_FIXED_POINT)
 
     def certificate(self) -> Certificate:
         """By the product of the spectral norms of now."""

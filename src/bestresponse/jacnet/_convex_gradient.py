@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bestresponse._errors import InputError
 from bestresponse._result import Solution
 from bestresponse.jacnet._certificate import Certificate
-from bestresponse.jacnet._newton import attached, newton, solution
+from bestresponse.jacnet._newton import newton_solution
 from bestresponse.jacnet._potentials import ConvexPotential, Ridge
 from bestresponse.jacnet._structure import Structure
 
@@ -81,11 +81,7 @@ class ConvexGradient(Structure):
         guess = torch.linalg.solve(self._linear().detach(), (y.detach() - self.bias)[..., None])
         # the constant part alone is too flat: where it leads is drawn towards the origin
         guess = guess[..., 0] * (self.floor / (1 + self.floor))
-        found = newton(self, self.jacobian, y, guess)
-        x = attached(found.value, y, self, self.jacobian)
-        with torch.no_grad():
-            residual = self(x) - y
-        return solution(x, found.converged, residual, found.steps, found.evaluations, throw=throw)
+        return newton_solution(self, self.jacobian, y, guess, throw=throw)
 
     def certificate(self) -> Certificate:
         """Strongly monotone with the floor, smooth with the potential's bound."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bestresponse._errors import InputError
 from bestresponse._result import Solution
 from bestresponse.jacnet._certificate import Certificate
-from bestresponse.jacnet._newton import attached, newton, solution
+from bestresponse.jacnet._newton import newton_solution
 from bestresponse.jacnet._structure import Structure
 
 
@@ -75,11 +75,7 @@ class Holomorphic(Structure):
     def inverse(self, y: Tensor, context: Tensor | None = None, *, throw: bool = True) -> Solution:
         """One x with f(x) = y, by damped Newton steps, where they find one; there may be others."""
         self._check_output(y, context)
-        found = newton(self, self.jacobian, y, y.detach())
-        x = attached(found.value, y, self, self.jacobian)
-        with torch.no_grad():
-            residual = self(x) - y
-        return solution(x, found.converged, residual, found.steps, found.evaluations, throw=throw)
+        return newton_solution(self, self.jacobian, y, y.detach(), throw=throw)
 
     def certificate(self) -> Certificate:
         """Complex differentiable, no more."""

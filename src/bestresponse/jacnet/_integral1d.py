@@ -15,7 +15,7 @@ from bestresponse.jacnet._certificate import Certificate
 from bestresponse.jacnet._newton import attached, is_close, solution
 from bestresponse.jacnet._slope_net import Activation, SlopeNet
 from bestresponse.jacnet._slopes import Interval, Slope, Softplus
-from bestresponse.jacnet._structure import Structure, refuse_inference_mode
+from bestresponse.jacnet._structure import Structure, gradient_of_sum
 
 
 class Integral1d(Structure):
@@ -61,13 +61,7 @@ class Integral1d(Structure):
     def derivative(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The slope of the function that is evaluated, entry by entry, (..., dim)."""
         self._check(x, self.dim_in, context)
-        refuse_inference_mode()
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            leaf = x if keep and x.requires_grad else x.detach().requires_grad_()
-            total = self._value(leaf, context).sum()
-            (slope,) = torch.autograd.grad(total, leaf, create_graph=keep)
-        return slope
+        return gradient_of_sum(lambda z: self._value(z, context), x)
 
     def jacobian(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Diagonal, (..., dim, dim)."""

@@ -138,3 +138,24 @@ def solution(
             f"largest relative residual {worst:.2g})",
         )
     return Solution(value, result, Stats(steps, evaluations, worst), converged=converged)
+
+
+def newton_solution(
+    function: Map, jacobian: Map, y: Tensor, guess: Tensor, *, throw: bool, before: int = 0
+) -> Solution:
+    """The x with f(x) = y by Newton steps, on a graph, with how it ended.
+
+    Args:
+        function: f, of (..., n).
+        jacobian: (..., n, n).
+        y: (..., n).
+        guess: where to start, (..., n).
+        throw: raise where some x was not found.
+        before: steps, of one evaluation each, that led to the guess.
+    """
+    found = newton(function, jacobian, y, guess)
+    x = attached(found.value, y, function, jacobian)
+    with torch.no_grad():
+        residual = function(x) - y
+    steps, evaluations = found.steps + before, found.evaluations + before
+    return solution(x, found.converged, residual, steps, evaluations, throw=throw)

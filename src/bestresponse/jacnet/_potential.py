@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from bestresponse.jacnet._certificate import Certificate
-from bestresponse.jacnet._structure import Structure, refuse_inference_mode
+from bestresponse.jacnet._structure import Structure, gradient_of_sum
 
 
 class Potential(Structure):
@@ -21,6 +20,7 @@ class Potential(Structure):
         net: u itself, of (..., n) to (..., 1), twice differentiable; None is a perceptron.
 
     Example:
+        >>> import torch
         >>> f = Potential(2)
         >>> J = f.jacobian(torch.zeros(2))
         >>> torch.allclose(J, J.T)
@@ -40,13 +40,7 @@ class Potential(Structure):
         return self.net(x)[..., 0]
 
     def _value(self, x: Tensor, context: Tensor | None) -> Tensor:
-        refuse_inference_mode()
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            leaf = x if keep and x.requires_grad else x.detach().requires_grad_()
-            total = self.net(leaf).sum()
-            (field,) = torch.autograd.grad(total, leaf, create_graph=keep)
-        return field
+        return gradient_of_sum(self.net, x)
 
     def certificate(self) -> Certificate:
         """Conservative, no more."""

@@ -19,6 +19,12 @@ class Slope(ABC):
     floor: float
     ceiling: float = math.inf
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor < math.inf:
+            raise InputError(
+                f"{type(self).__name__}(floor={self.floor}) must be 0 or more, and finite."
+            )
+
     @abstractmethod
     def __call__(self, raw: Tensor) -> Tensor:
         """The slopes, entry by entry."""
@@ -30,9 +36,6 @@ class Softplus(Slope):
 
     floor: float = 1e-4
 
-    def __post_init__(self) -> None:
-        _check_floor(self)
-
     def __call__(self, raw: Tensor) -> Tensor:
         return self.floor + F.softplus(raw)
 
@@ -42,9 +45,6 @@ class Exp(Slope):
     """floor + eʲ."""
 
     floor: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _check_floor(self)
 
     def __call__(self, raw: Tensor) -> Tensor:
         return self.floor + raw.exp()
@@ -59,9 +59,6 @@ class Square(Slope):
     """
 
     floor: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _check_floor(self)
 
     def __call__(self, raw: Tensor) -> Tensor:
         return self.floor + raw.square()
@@ -88,10 +85,3 @@ class Interval(Slope):
         half = (self.ceiling - self.floor) / 2
         # rounding must not leave the interval
         return (self.floor + half * (1 + torch.tanh(raw))).clamp(self.floor, self.ceiling)
-
-
-def _check_floor(slope: Slope) -> None:
-    if not 0 <= slope.floor < math.inf:
-        raise InputError(
-            f"{type(slope).__name__}(floor={slope.floor}) must be 0 or more, and finite."
-        )

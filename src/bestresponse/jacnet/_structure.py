@@ -188,12 +188,27 @@ def refuse_inference_mode() -> None:
         )
 
 
+def gradient_of_sum(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """∂(Σf)/∂x: of a function that acts entry by entry its slopes; on a graph, if there is one."""
+    refuse_inference_mode()
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = _leaf(x, keep)
+        (gradient,) = torch.autograd.grad(function(leaf).sum(), leaf, create_graph=keep)
+    return gradient
+
+
+def _leaf(x: Tensor, keep: bool) -> Tensor:
+    """What is differentiated by: x itself where its own graph is to go on."""
+    return x if keep and x.requires_grad else x.detach().requires_grad_()
+
+
 def autodiff_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """∂f/∂x of a function that treats the rows of x by themselves, a backward pass an output."""
     refuse_inference_mode()
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = x if keep and x.requires_grad else x.detach().requires_grad_()
+        leaf = _leaf(x, keep)
         y = function(leaf)
         rows = [
             torch.autograd.grad(
