@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from bestresponse._errors import InputError
 from bestresponse.apps import _html, _options
 from bestresponse.apps._progress import Reporter, reporting
 from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free, shown
+from bestresponse.apps.experiments._ledger import Ledger, Part
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,21 @@ class Findings:
 
 
 class Pulse:
-    """Counts the steps of an experiment for whoever watches."""
+    """Counts the steps of an experiment for whoever watches, and remembers what was measured."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter, self._done = reporter, 0
+    def __init__(self, reporter: Reporter, ledger: Ledger) -> None:
+        self._reporter, self._ledger, self._done = reporter, ledger, 0
+
+    def once(self, name: str, measure: Callable[[], Part]) -> Part:
+        """One step, which an interrupted experiment does not take twice.
+
+        Args:
+            name: tells this step from the others of the experiment.
+            measure: takes it and gives its figures, ready for JSON.
+        """
+        part = self._ledger.once(name, measure)
+        self.step(name)
+        return part
 
     def step(self, note: str) -> None:
         """One more step is done."""
@@ -101,11 +114,19 @@ class Experiment(ABC):
         out = absolute(self.out or Path("runs") / self.verb)
         check_free(out, overwrite=self.overwrite)
         start = perf_counter()
-        with reporting(console, self.steps) as reporter:
-            findings = self.measure(Pulse(reporter))
         settings = _options.to_json(replace(self, out=out))
+        ledger = Ledger(out, _heading(self, settings))
+        if len(ledger):
+            console.print(
+                f"Going on after an interruption: {len(ledger)} parts are measured already "
+                f"(delete {shown(ledger.path)} to begin anew).",
+                highlight=False, soft_wrap=True, markup=False,
+            )  # fmt: skip
+        with reporting(console, self.steps) as reporter:
+            findings = self.measure(Pulse(reporter, ledger))
         files = _files(self, findings, settings, perf_counter() - start)
         RunFolder.create(out, files, overwrite=self.overwrite)
+        ledger.remove()
         _print(findings, shown(out), console)
         return findings
 
@@ -126,12 +147,7 @@ def _files(
         _html.settings({**settings, "seconds": round(seconds, 1)}),
     ]
     return {
-        "settings.json": {
-            "command": f"experiment {experiment.verb}",
-            "version": br.__version__,
-            "torch": torch.__version__,
-            "settings": settings,
-        },
+        "settings.json": {**_versions(experiment), "settings": settings},
         "report.html": _html.page(experiment.title, experiment.summary(), sections),
         RESULT_FILE: {
             "verdict": findings.verdict,
@@ -140,6 +156,21 @@ def _files(
             "curves": findings.curves,
         },
     }
+
+
+def _versions(experiment: Experiment) -> dict[str, Any]:
+    """What was run, and with what."""
+    return {
+        "command": f"experiment {experiment.verb}",
+        "version": br.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _heading(experiment: Experiment, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a measured part depends on: not on where it is written."""
+    measured = {name: value for name, value in settings.items() if name not in ("out", "overwrite")}
+    return {**_versions(experiment), "settings": measured}
 
 
 def _print(findings: Findings, path: Path, console: Console) -> None:
