@@ -31,10 +31,14 @@ class PeakMemory:
 
     def read(self) -> int | None:
         """The peak so far, in bytes."""
-        peak = self._level("VmHWM", torch.cuda.max_memory_allocated)
+        peak = self.level()
         if peak is None or self._before is None:
             return None
         return max(0, peak - self._before)
+
+    def level(self) -> int | None:
+        """The peak so far in bytes, with what was in use before: on the CPU the whole process."""
+        return self._level("VmHWM", torch.cuda.max_memory_allocated)
 
     def _level(self, field: str, of_device: object) -> int | None:
         if self._devices:

@@ -38,11 +38,15 @@ def from_json(kind: type[Settings], content: Mapping[str, Any]) -> Settings:
         odd = ", ".join(sorted(set(fields) ^ set(content)))
         raise InputError(f"The saved settings do not fit this version of bestresponse ({odd}).")
     return kind(
-        **{
-            name: Path(value) if "Path" in str(fields[name].type) and value is not None else value
-            for name, value in content.items()
-        }
+        **{name: _restored(str(fields[name].type), value) for name, value in content.items()}
     )
+
+
+def _restored(kind: str, value: Any) -> Any:
+    """A value that JSON has no type for, in its own."""
+    if "Path" in kind and value is not None:
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_positive(settings: Any, *names: str) -> None:

@@ -13,10 +13,11 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from bestresponse._errors import InputError
-from bestresponse.apps._rows import LABELS, ROWS, TUNED, UNTUNED, Data
+from bestresponse.apps._hyperparameters import Hyperparameters
+from bestresponse.apps._rows import LABELS, REFITTED, ROWS, TUNED, UNTUNED, Data
 from bestresponse.apps._run import RESULT_FILE, RunFolder
 from bestresponse.apps._training import Score, Training
-from bestresponse.apps._tuning import Hyperparameters, Tally
+from bestresponse.apps._tuning import Tally
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Outcome:
     tuning: dict[str, Any]
     verdict: str
 
+    @property
+    def product(self) -> str:
+        """The row whose model is what the user wanted: the last one."""
+        return self.rows[-1].name
+
     def write(self, folder: RunFolder) -> None:
         """As `result.json`."""
         folder.write_json(RESULT_FILE, asdict(self))
@@ -69,18 +75,29 @@ def outcome(
     corrupted: bool,
 ) -> Outcome:
     """The outcome of finished trainings."""
-    rows = tuple(_row(*scored[name]) for name in ROWS)
+    rows = tuple(_row(*scored[name]) for name in ROWS if name in scored)
     headline = {f"{row.name}_test_accuracy": row.test_accuracy for row in rows}
     headline |= {f"{row.name}_test_loss": row.test_loss for row in rows}
     headline |= {f"{row.name}_seconds": row.seconds for row in rows}
+    headline |= _cost(scored)
     headline["hypergradient_calls"] = tally.calls
     headline["products"] = tally.products
     if tally.worst_residual is not None:
         headline["worst_relative_residual"] = tally.worst_residual
-    if corrupted and hyper.weights is not None:
+    if corrupted and hyper.get("weights") is not None:
         headline |= _cleaning(hyper, data)
     tuning = {"warnings": tally.warnings, "stopped_at": tally.stopped_at}
     return Outcome(rows, headline, tuning, _verdict(rows, len(data.test)))
+
+
+def _cost(scored: Mapping[str, tuple[Training, Score]]) -> dict[str, float]:
+    """What tuning costs beside the same training without it."""
+    (untuned, _), (tuned, _) = scored[UNTUNED], scored[TUNED]
+    cost = {"relative_seconds": tuned.seconds / max(untuned.seconds, 1e-9)}
+    if tuned.peak_memory and untuned.peak_memory:
+        cost["relative_peak_memory"] = tuned.peak_memory / untuned.peak_memory
+        cost["tuned_peak_memory"] = tuned.peak_memory
+    return cost
 
 
 def _row(training: Training, result: Score) -> Row:
@@ -91,7 +108,7 @@ def _row(training: Training, result: Score) -> Row:
 
 def _cleaning(hyper: Hyperparameters, data: Data) -> dict[str, float]:
     """How well low weights find flipped labels."""
-    weights, flipped = hyper.values()["weights"].cpu(), data.flipped
+    weights, flipped = hyper.values()["weights"].values.cpu(), data.flipped
     lowest = weights.argsort(stable=True)[: int(flipped.sum())]
     return {
         "auroc": float(roc_auc_score(flipped.numpy(), -weights.numpy())),
@@ -101,7 +118,8 @@ def _cleaning(hyper: Hyperparameters, data: Data) -> dict[str, float]:
 
 def _verdict(rows: tuple[Row, ...], test_examples: int) -> str:
     by_name = {row.name: row for row in rows}
-    tuned = by_name.pop(TUNED).test_accuracy
+    alone = by_name.pop(TUNED)
+    tuned = by_name.pop(REFITTED, alone).test_accuracy
     best = max(by_name.values(), key=lambda row: row.test_accuracy)
     figures = f"{tuned:.4f} against {best.test_accuracy:.4f} ({LABELS[best.name]})"
     error = math.sqrt(tuned * (1 - tuned) / test_examples)
@@ -121,7 +139,7 @@ def print_outcome(result: Outcome, path: Path, console: Console) -> None:
     for heading in ("examples", "test accuracy", "test loss", "seconds"):
         table.add_column(heading, justify="right")
     for row in result.rows:
-        style = "bold" if row.name == TUNED else ""
+        style = "bold" if row.name == result.product else ""
         table.add_row(
             LABELS[row.name],
             f"{row.examples:,}",
@@ -146,11 +164,15 @@ def notes(result: Outcome) -> list[str]:
         if residual is not None
         else ("no residual (no linear system was solved)")
     )
-    ratio = head[f"{TUNED}_seconds"] / max(head[f"{UNTUNED}_seconds"], 1e-9)
     lines = [
         f"Tuned run: {head['hypergradient_calls']:.0f} hypergradients, {head['products']:.0f} "
-        f"products, {known}, {ratio:.2f} × the time of the untuned run."
+        f"products, {known}, {head['relative_seconds']:.2f} × the time of the untuned run."
     ]
+    if "relative_peak_memory" in head:
+        lines.append(
+            f"Peak memory {head['tuned_peak_memory'] / 1e6:.0f} MB, "
+            f"{head['relative_peak_memory']:.2f} × that of the untuned run (data included)."
+        )
     if result.tuning["stopped_at"] is not None:
         lines.append(f"Tuning stopped early, at step {result.tuning['stopped_at']}.")
     for name, count in result.tuning["warnings"].items():

@@ -13,19 +13,22 @@ from torch import Tensor, nn
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models
-from bestresponse.apps._examples import Examples, corrupted
+from bestresponse.apps._examples import Examples, corrupted, stream_seed
+from bestresponse.apps._groups import GROUPS
+from bestresponse.apps._hyperparameters import Hyperparameters
 from bestresponse.apps._training import Training, predictions
 from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import Hyperparameters, Schedule, Tuner
+from bestresponse.apps._tuning import Schedule, Tuner
 from bestresponse.apps._user_file import said
 from bestresponse.data import Splits
 
-UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED = ROWS = (
+UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED, REFITTED = ROWS = (
     "untuned",
     "validation_only",
     "train_and_validation",
     "filtered",
     "tuned",
+    "refitted",
 )
 
 LABELS = {
@@ -34,6 +37,7 @@ LABELS = {
     BOTH: "training and validation set",
     FILTERED: "filtered (validation model)",
     TUNED: "tuned",
+    REFITTED: "tuned, then refitted on both sets",
 }
 
 
@@ -84,8 +88,8 @@ class Bench:
     def plain(self, name: str, examples: Examples) -> Training:
         """A training without hyperparameter steps, at the initial decay."""
         model = self._model()
-        fixed = self._hyperparameters(model, None)
-        return self._training(name, examples, model, lambda x, y, i: fixed.loss(model, x, y, i))
+        fixed = Hyperparameters({}, self._decay(model), examples)
+        return self._training(name, examples, model, lambda x, y, i: fixed.inner(model, x, y, i))
 
     def filtered(self, judge: nn.Module) -> Training:
         """A training on the examples whose label a model of the validation set agrees with.
@@ -99,21 +103,19 @@ class Bench:
     def tuned(self) -> tuple[Training, Hyperparameters]:
         """The training with hyperparameter steps beside it."""
         settings, model, train = self.settings, self._model(), self.data.train
-        hyper = self._hyperparameters(model, len(train))
+        hyper = self._hyperparameters(model, train)
         optimizer = self._optimizer(model)
         nested = br.Nested(
             params=model,
             hyper=hyper,
-            inner=lambda x, y, i: hyper.loss(model, x, y, i),
-            outer=lambda x, y: nn.functional.cross_entropy(model(x), y),
+            inner=lambda x, y, i: hyper.inner(model, x, y, i),
+            outer=lambda x, y: hyper.outer(model, x, y),
             method=settings.make_method(optimizer),
             seed=settings.seed,
         )
         tuner = Tuner(
             nested,
-            torch.optim.Adam(
-                [p for p in hyper.parameters() if p.requires_grad], lr=settings.hyper_lr
-            ),
+            self._hyper_optimizer(hyper),
             Schedule(settings.warmup, settings.interval, settings.patience),
             train,
             self.data.validation,
@@ -128,6 +130,14 @@ class Bench:
         )
         self._probe(nested, tuner)
         return training, hyper
+
+    def refitted(self, hyper: Hyperparameters) -> Training:
+        """A training on both sets at the hyperparameters that were found."""
+        model, fixed = self._model(), hyper.frozen()
+        examples = self.data.train.joined(self.data.validation)
+        return self._training(
+            REFITTED, examples, model, lambda x, y, i: fixed.inner(model, x, y, i)
+        )
 
     def _probe_training(self) -> None:
         """One training step of a copy on two examples: what cannot be trained is refused now."""
@@ -156,14 +166,29 @@ class Bench:
         trainable = [p for p in model.parameters() if p.requires_grad]
         return torch.optim.Adam(trainable, lr=self.settings.lr)
 
-    def _hyperparameters(self, model: nn.Module, examples: int | None) -> Hyperparameters:
-        """Hyperparameters for so many examples; for None the initial ones, fixed."""
-        groups = self.settings.groups if examples is not None else ()
-        per = self.settings.decay_per if "decay" in groups else "model"
-        decay = br.hyper.WeightDecay(model, per=per, init=self.settings.decay)
-        weights = br.hyper.ExampleWeights(examples) if examples and "weights" in groups else None
-        made = Hyperparameters(decay, weights, decay_is_tuned="decay" in groups)
-        return made.to(self.device)
+    def _decay(self, model: nn.Module) -> nn.Module:
+        """The decay of a training that does not tune it."""
+        return br.hyper.WeightDecay(model, per="model", init=self.settings.decay).to(self.device)
+
+    def _hyperparameters(self, model: nn.Module, train: Examples) -> Hyperparameters:
+        """What is tuned, at its initial values; the same seed gives the same."""
+        settings = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(settings.seed, "hyperparameters"))
+            groups = {
+                name: GROUPS[name].make(settings, model, train).to(self.device)
+                for name in settings.groups
+            }
+        fixed = None if "decay" in groups else self._decay(model)
+        return Hyperparameters(groups, fixed, train, settings.augment_regularizer)
+
+    def _hyper_optimizer(self, hyper: Hyperparameters) -> torch.optim.Optimizer:
+        """Adam, with a learning rate for each group."""
+        rates = self.settings.hyper_rates
+        return torch.optim.Adam(
+            {"params": [*hyper.group(name).parameters()], "lr": rates[name]}
+            for name in hyper.groups
+        )
 
     def _training(
         self,

@@ -21,6 +21,7 @@ from bestresponse.apps._rows import (
     BOTH,
     FILTERED,
     LABELS,
+    REFITTED,
     ROWS,
     TUNED,
     UNTUNED,
@@ -33,7 +34,7 @@ from bestresponse.apps._run import RunFolder, shown
 from bestresponse.apps._training import Training, score
 from bestresponse.apps._tune_report import write_report
 from bestresponse.apps._tune_settings import TuneSettings, find_device
-from bestresponse.apps._tuning import Tuner, quantiles
+from bestresponse.apps._tuning import Tuner
 from bestresponse.data import Splits
 
 _CURVE_EXAMPLES = 2000  # scores along the way look at no more than this many of each role
@@ -96,12 +97,15 @@ class Session:
         self._load()
         with (
             listening() as wish,
-            reporting(self.console, len(ROWS) * self.steps, self._done()) as reporter,
+            reporting(self.console, len(self._rows()) * self.steps, self._done()) as reporter,
         ):
             self._race([VALIDATION_ONLY], wish, reporter)
             self._add_filtered()
             # these take turns, so that a busy moment of the machine slows all of them alike
             self._race([UNTUNED, BOTH, FILTERED, TUNED], wish, reporter)
+            if self.settings.refit:
+                self._add_refitted()
+                self._race([REFITTED], wish, reporter)
             self._save()
         return self._finish()
 
@@ -109,6 +113,13 @@ class Session:
         if FILTERED not in self.trainings:
             judge = self.trainings[VALIDATION_ONLY].model
             self.trainings[FILTERED] = self.bench.filtered(judge)
+
+    def _add_refitted(self) -> None:
+        if REFITTED not in self.trainings:
+            self.trainings[REFITTED] = self.bench.refitted(self.hyper)
+
+    def _rows(self) -> list[str]:
+        return [name for name in ROWS if name != REFITTED or self.settings.refit]
 
     def _race(self, names: list[str], wish: Wish, reporter: Reporter) -> None:
         """Advance the trainings in turns, from one evaluation to the next."""
@@ -174,9 +185,8 @@ class Session:
         self._record(kind="row", row=training.name, step=training.step, **scores)
         if training.name == TUNED:
             for name, values in self.hyper.values().items():
-                self._record(
-                    kind="values", name=name, step=training.step, quantiles=quantiles(values)
-                )
+                levels = values.levels()
+                self._record(kind="values", name=name, step=training.step, levels=levels)
 
     def _save(self) -> None:
         self.folder.save_checkpoint(
@@ -204,6 +214,8 @@ class Session:
         self.trainings[VALIDATION_ONLY].load(state["trainings"][VALIDATION_ONLY])
         if FILTERED in state["trainings"]:
             self._add_filtered()
+        if REFITTED in state["trainings"]:
+            self._add_refitted()
         for name, saved in state["trainings"].items():
             self.trainings[name].load(saved)
 
@@ -216,7 +228,7 @@ class Session:
             self._tuner().tally,
             self.settings.corrupt > 0,
         )
-        self.folder.write_safetensors("model.safetensors", self.trainings[TUNED].model)
+        self.folder.write_safetensors("model.safetensors", self.trainings[result.product].model)
         self.folder.write_safetensors("hyper.safetensors", self.hyper)
         write_report(self.folder, self.settings, result, self.hyper, self.data)
         result.write(self.folder)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import bestresponse as br
 from bestresponse import Result, SolveError
 from bestresponse.apps._examples import Examples, Order, stream_seed
 
@@ -73,10 +74,12 @@ class Training:
         self.optimizer, self.loss, self.companion = optimizer, loss, companion
         self.order = Order(len(examples), batch_size, seed, "training")
         self.step, self.seconds = 0, 0.0
+        self.peak_memory: int | None = None
         self._random = _seeded_random_state(examples.device, stream_seed(seed, "dropout"))
 
     def advance(self, until: int, keep_going: Callable[[], bool]) -> None:
         """Train until step number `until`, or until `keep_going` says no after some step."""
+        memory = br.diagnostics.PeakMemory(self._device_indices())
         with self._own_randomness():
             self.model.train()
             while self.step < until:
@@ -85,6 +88,16 @@ class Training:
                 self.seconds += time.perf_counter() - start
                 if not keep_going():
                     break
+        self._remember(memory.level())
+
+    def _remember(self, level: int | None) -> None:
+        """The peak of memory; without a companion that of the first stretch.
+
+        In later ones, what trainings beside this one left behind would count.
+        """
+        if self.companion is not None and self.peak_memory and level:
+            self.peak_memory = max(self.peak_memory, level)
+        self.peak_memory = self.peak_memory or level
 
     def _one_step(self) -> None:
         index = self.order.next()
@@ -105,6 +118,7 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "peak_memory": self.peak_memory,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.state(),
@@ -115,12 +129,16 @@ class Training:
     def load(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
         self.step, self.seconds = state["step"], state["seconds"]
+        self.peak_memory = state["peak_memory"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.load(state["order"])
         self._random = state["random"]
         if self.companion is not None:
             self.companion.load(state["companion"])
+
+    def _device_indices(self) -> list[int]:
+        return [device.index or 0 for device in _cuda(self.examples.device)]
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

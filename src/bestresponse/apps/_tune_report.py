@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import torch
 
 from bestresponse.apps import _figures, _html, _options
+from bestresponse.apps._augmentation_report import changed_images
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
+from bestresponse.apps._groups import EXAMPLE_GROUPS, Values
+from bestresponse.apps._hyperparameters import Hyperparameters
 from bestresponse.apps._outcome import Outcome, notes
-from bestresponse.apps._rows import BOTH, FILTERED, LABELS, TUNED, UNTUNED, VALIDATION_ONLY, Data
+from bestresponse.apps._rows import (
+    BOTH,
+    FILTERED,
+    LABELS,
+    REFITTED,
+    TUNED,
+    UNTUNED,
+    VALIDATION_ONLY,
+    Data,
+)
 from bestresponse.apps._run import RunFolder
 from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import Hyperparameters
 
 Lines = list[dict[str, Any]]
 
-_COLORS = {UNTUNED: GREY, VALIDATION_ONLY: GREEN, BOTH: PINK, FILTERED: ORANGE, TUNED: BLUE}
+_COLORS = {UNTUNED: GREY, VALIDATION_ONLY: GREEN, BOTH: PINK, FILTERED: ORANGE, TUNED: BLUE,
+           REFITTED: SKY}  # fmt: skip
 _SHOWN = 36
 
 
@@ -34,6 +47,7 @@ def write_report(
         _table(result),
         _curves(rows),
         *(_over_time(name, values[name], hyper, data) for name in values),
+        *changed_images(hyper, data.train),
         *_solver(steps),
         *_least_trusted(hyper, data),
         _html.settings(_options.to_json(settings)),
@@ -69,7 +83,7 @@ def _table(result: Outcome) -> str:
         ]
         for row in result.rows
     ]
-    strong = [row.name for row in result.rows].index(TUNED)
+    strong = len(cells) - 1
     text = (
         "Every row: the same model, data and number of steps. The test set chose nothing that was "
         "trained; only the sentence above looks for the best simple row in it."
@@ -111,23 +125,46 @@ def _top_loss(rows: dict[str, Lines]) -> float:
 
 
 def _over_time(name: str, lines: Lines, hyper: Hyperparameters, data: Data) -> str:
+    values = hyper.values()[name]
     figure, (left, right) = _figures.panels(2)
-    _figures.band(left, _column(lines, "step"), [line["quantiles"] for line in lines], BLUE)
-    _figures.finish(left, "Over time", "training step", name)
-    final = hyper.values()[name].cpu().numpy()
-    if name == "decay":
+    steps, levels = _column(lines, "step"), [line["levels"] for line in lines]
+    if values.names:
+        for each, color, heights in zip(
+            values.names, cycle(_figures.COLORS), zip(*levels, strict=True), strict=False
+        ):
+            left.plot(steps, heights, color=color, label=each)
+        right.barh(values.names[::-1], values.values.flip(0).cpu().numpy(), color=BLUE)
+        _figures.finish(right, "At the end", values.unit, "", legend=False)
+    else:
+        _figures.band(left, steps, levels, BLUE)
+        groups, colors, unit = _distribution(name, values, data)
+        _figures.histogram(right, groups, colors)
+        _figures.finish(right, "At the end", unit, "count", legend=len(groups) > 1)
+    _figures.finish(left, "Over time", "training step", values.unit)
+    if values.logarithmic:
         left.set_yscale("log")
-        groups, colors, unit = {"all": np.log10(final)}, [BLUE], "log10 of the decay"
-    elif bool(data.flipped.any()):
+    count = sum(parameter.numel() for parameter in hyper.group(name).parameters())
+    text = f"{_counted(count, 'hyperparameter')}, tuned while the model was trained."
+    heading = name.replace("-", " ").capitalize()
+    return _html.section(heading, text, _picture(figure, f"{name} over time"))
+
+
+def _distribution(
+    name: str, values: Values, data: Data
+) -> tuple[dict[str, np.ndarray], list[str], str]:
+    """Final values as histograms: groups of them, their colours, the unit."""
+    final = values.values.cpu().numpy()
+    if values.logarithmic:
+        return {"all": np.log10(final)}, [BLUE], f"log10 of the {values.unit}"
+    if name in EXAMPLE_GROUPS and bool(data.flipped.any()):
         wrong = data.flipped.numpy()
         groups = {"right label": final[~wrong], "flipped label": final[wrong]}
-        colors, unit = [BLUE, RED], "weight"
-    else:
-        groups, colors, unit = {"all": final}, [BLUE], "weight"
-    _figures.histogram(right, groups, colors)
-    _figures.finish(right, "At the end", unit, "count", legend=len(groups) > 1)
-    text = f"{final.size:,} hyperparameters, tuned while the model was trained."
-    return _html.section(name.capitalize(), text, _picture(figure, f"{name} over time"))
+        return groups, [BLUE, RED], values.unit
+    return {"all": final}, [BLUE], values.unit
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _solver(steps: Lines) -> list[str]:
@@ -159,9 +196,10 @@ def _solver(steps: Lines) -> list[str]:
 
 
 def _least_trusted(hyper: Hyperparameters, data: Data) -> list[str]:
-    if hyper.weights is None:
+    judges = [name for name in hyper.groups if name in EXAMPLE_GROUPS]
+    if not judges:
         return []
-    weights = hyper.values()["weights"].cpu()
+    weights = hyper.values()[judges[0]].values.cpu()
     lowest = weights.argsort(stable=True)[:_SHOWN]
     split = data.train.split
     given = [split.dataset.class_names[int(label)] for label in data.train.labels[lowest]]

@@ -14,9 +14,10 @@ import tyro
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
+from bestresponse.apps._groups import GROUPS
 from bestresponse.data import Splits, load, split
 
-GROUPS = ("weights", "decay")
+_HIGHEST_RATE = 1e37  # near the end of float32, where optimizers overflow
 
 
 def _optional(metavar: str) -> Any:
@@ -36,9 +37,19 @@ class TuneSettings(ABC):
     model: str = "mlp"
     """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
     tune: str = "weights"
-    """What is tuned, comma-separated: weights (one for each training example), decay."""
+    """What is tuned, comma-separated: weights (one for each training example), decay, augment,
+    label-smoothing."""
     decay_per: Literal["weight", "channel", "tensor", "model"] = "weight"
     """With decay: one decay for each of these."""
+    augmentation: Literal["transforms", "network"] = "transforms"
+    """With augment: affine maps, colours and noise with learned ranges, or a U-Net."""
+    augment_depth: int = 2
+    """Levels of the U-Net."""
+    augment_width: int = 3
+    """Its first level has 2^width channels: depth 2, width 3 is the published small one of 6,659
+    weights on colour images, depth 5, width 6 the large one of 31 million."""
+    augment_regularizer: float = 1.0
+    """Factor of what keeps the U-Net's changes varied, in the validation loss."""
     corrupt: float = 0.0
     """Flip this share of the training labels, to show cleaning."""
     train: Annotated[int | None, _optional("INT")] = None
@@ -71,8 +82,13 @@ class TuneSettings(ABC):
     """Training steps between two hyperparameter steps."""
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
-    hyper_lr: float = 0.1
-    """Adam's learning rate for the hyperparameters."""
+    hyper_lr: Annotated[float | None, _optional("FLOAT")] = None
+    """Adam's learning rate for all hyperparameters; by default each group has its own."""
+    group_lr: tuple[str, ...] = ()
+    """GROUP=RATE, for groups that are to have another learning rate, such as decay=0.01."""
+    refit: bool = False
+    """In the end, train on training and validation set together at the hyperparameters that were
+    found; that model is saved."""
     decay: float = 2e-3
     """Weight decay; its initial value where decay is tuned."""
     patience: int = 0
@@ -98,6 +114,12 @@ class TuneSettings(ABC):
     def groups(self) -> tuple[str, ...]:
         """What is tuned."""
         return tuple(part.strip() for part in self.tune.split(","))
+
+    @property
+    def hyper_rates(self) -> dict[str, float]:
+        """Adam's learning rate for each group that is tuned."""
+        rates = {name: self.hyper_lr or GROUPS[name].lr for name in self.groups}
+        return rates | dict(_rate(entry, self.groups) for entry in self.group_lr)
 
     @abstractmethod
     def run(self) -> Any:
@@ -127,8 +149,13 @@ class TuneSettings(ABC):
     def unused(self) -> dict[str, str]:
         """Fields that have no effect beside the others, with the reason."""
         idle: dict[str, str] = {}
-        if "decay" not in self.groups:
-            idle["decay_per"] = "decay is not tuned"
+        for name, group in GROUPS.items():
+            if name not in self.groups:
+                idle |= dict.fromkeys(group.settings, f"{name} is not tuned")
+        if self.augmentation == "transforms":
+            reason = "--augmentation transforms has no such setting"
+            network = ("augment_depth", "augment_width", "augment_regularizer")
+            idle |= {name: idle.get(name, reason) for name in network}
         if self.method == "unroll":
             reason = "--method unroll solves no linear system"
             idle |= dict.fromkeys(("solver", "solver_steps", "solver_lr", "damping"), reason)
@@ -171,14 +198,18 @@ class TuneSettings(ABC):
                 f"--tune {self.tune} is not understood; give a list of {', '.join(GROUPS)}."
             )
         _options.check_choice(self, "decay_per", ("weight", "channel", "tensor", "model"))
+        _options.check_choice(self, "augmentation", ("transforms", "network"))
         _options.check_choice(self, "method", ("implicit", "unroll", "finite-difference"))
         _options.check_choice(self, "solver", ("scale", "neumann", "cg", "dense"))
         _options.check_positive(
             self, "validation", "train", "solver_steps", "solver_lr", "unroll_steps", "steps",
             "batch_size", "inner_batch", "outer_batch", "interval", "lr", "hyper_lr", "decay",
-            "evaluations", "threads", "checkpoint_seconds",
+            "evaluations", "threads", "checkpoint_seconds", "augment_depth",
         )  # fmt: skip
-        _options.check_not_negative(self, "damping", "warmup", "patience", "seed")
+        _options.check_not_negative(
+            self, "damping", "warmup", "patience", "seed", "augment_width", "augment_regularizer"
+        )
+        assert self.hyper_rates  # refuses what is no learning rate
         if not 0 <= self.corrupt < 1:
             raise InputError(f"--corrupt is {self.corrupt}; give a share from 0 to below 1.")
         for name, reason in self.unused().items():
@@ -189,6 +220,21 @@ class TuneSettings(ABC):
             raise InputError(f"--threads {self.threads} is too many for this machine; use {most}.")
         _models.factory(self.model)
         find_device(self.device)
+
+
+def _rate(entry: str, groups: tuple[str, ...]) -> tuple[str, float]:
+    """A group and its learning rate, from GROUP=RATE."""
+    name, _, number = entry.partition("=")
+    try:
+        rate = float(number)
+    except ValueError:
+        rate = -1.0
+    if name not in groups or not 0 < rate < _HIGHEST_RATE:
+        raise InputError(
+            f"--group-lr {entry} is not understood; give GROUP=RATE with a group of --tune "
+            f"({', '.join(groups)}) and a positive number."
+        )
+    return name, rate
 
 
 def find_device(name: str) -> torch.device:

@@ -8,55 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import bestresponse as br
 from bestresponse.apps._examples import Examples, Order
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-
-
-class Hyperparameters(nn.Module):
-    """The hyperparameters of a classifier's training loss, and that loss.
-
-    Args:
-        decay: the weight-decay penalty, tuned or not; None for none.
-        weights: example weights; None for none.
-        decay_is_tuned: whether the decay is among the hyperparameters.
-    """
-
-    def __init__(
-        self,
-        decay: br.hyper.WeightDecay | None,
-        weights: br.hyper.ExampleWeights | None,
-        *,
-        decay_is_tuned: bool,
-    ) -> None:
-        super().__init__()
-        self.decay, self.weights = decay, weights
-        if decay is not None:
-            decay.requires_grad_(decay_is_tuned)
-
-    def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """The (weighted) mean cross-entropy of a batch plus the penalty, a scalar."""
-        if self.weights is None:
-            data = F.cross_entropy(model(inputs), labels)
-        else:
-            each = F.cross_entropy(model(inputs), labels, reduction="none")
-            data = (self.weights(index.to(each.device)) * each).mean()
-        return data if self.decay is None else data + self.decay(model)
-
-    def values(self) -> dict[str, Tensor]:
-        """The tuned hyperparameters as people read them: weights, and decays e^λ."""
-        found: dict[str, Tensor] = {}
-        if self.weights is not None:
-            everyone = torch.arange(self.weights.raw.numel(), device=self.weights.raw.device)
-            found["weights"] = self.weights(everyone).detach()
-        if self.decay is not None and next(self.decay.parameters()).requires_grad:
-            logs = [leaf.detach().reshape(-1) for leaf in self.decay.parameters()]
-            found["decay"] = torch.cat(logs).exp()
-        return found
 
 
 @dataclass(frozen=True)

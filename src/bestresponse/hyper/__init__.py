@@ -1,7 +1,20 @@
 """Hyperparameter modules: what is tuned."""
 
+from bestresponse.hyper._augmentation import Augmentation
+from bestresponse.hyper._augmentation_network import AugmentationNetwork
 from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
 from bestresponse.hyper._example_weights import ExampleWeights
+from bestresponse.hyper._label_smoothing import LabelSmoothing
 from bestresponse.hyper._weight_decay import WeightDecay
 
-__all__ = ["Bounded", "ExampleWeights", "HalfLine", "Interval", "LogRange", "WeightDecay"]
+__all__ = [
+    "Augmentation",
+    "AugmentationNetwork",
+    "Bounded",
+    "ExampleWeights",
+    "HalfLine",
+    "Interval",
+    "LabelSmoothing",
+    "LogRange",
+    "WeightDecay",
+]

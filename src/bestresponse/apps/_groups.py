@@ -1,0 +1,129 @@
+"""What `tune` can tune: one row for each kind of hyperparameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+import bestresponse as br
+from bestresponse._errors import InputError
+from bestresponse.apps._tuning import quantiles
+
+if TYPE_CHECKING:
+    from bestresponse.apps._examples import Examples
+    from bestresponse.apps._tune_settings import TuneSettings
+
+_LOOKED_AT = 64  # images whose changes are measured along the way
+
+
+@dataclass(frozen=True)
+class Values:
+    """Hyperparameters of a group as people read them.
+
+    Attributes:
+        values: flat.
+        unit: what one of them is.
+        names: of each, where they are few enough to have one.
+        logarithmic: whether they are compared by their ratio.
+    """
+
+    values: Tensor
+    unit: str
+    names: tuple[str, ...] = ()
+    logarithmic: bool = False
+
+    def levels(self) -> list[float]:
+        """What is drawn over time: each of a few, or quantiles of many."""
+        return self.values.tolist() if self.names else quantiles(self.values)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A kind of hyperparameter.
+
+    Attributes:
+        lr: of Adam, where the user gives none.
+        make: the module, from (settings, model, training examples).
+        read: its values, from (module, training examples).
+        settings: fields that have an effect with this group only.
+    """
+
+    lr: float
+    make: Callable[[TuneSettings, nn.Module, Examples], nn.Module]
+    read: Callable[[Any, Examples], Values]
+    settings: tuple[str, ...] = field(default=())
+
+
+def _make_decay(settings: TuneSettings, model: nn.Module, train: Examples) -> nn.Module:
+    return br.hyper.WeightDecay(model, per=settings.decay_per, init=settings.decay)
+
+
+def _read_decay(decay: br.hyper.WeightDecay, train: Examples) -> Values:
+    logs = [leaf.detach().reshape(-1) for leaf in decay.parameters()]
+    return Values(torch.cat(logs).exp(), "decay", logarithmic=True)
+
+
+def _read_weights(weights: br.hyper.ExampleWeights, train: Examples) -> Values:
+    everyone = torch.arange(weights.raw.numel(), device=weights.raw.device)
+    return Values(weights(everyone).detach(), "weight")
+
+
+def _make_augmentation(settings: TuneSettings, model: nn.Module, train: Examples) -> nn.Module:
+    shape = train.split.dataset.shape
+    made: br.hyper.Augmentation | br.hyper.AugmentationNetwork
+    if len(shape) != 3:
+        raise InputError("--tune augment changes images; leave it out for a table of features.")
+    if settings.augmentation == "transforms":
+        made = br.hyper.Augmentation()
+    else:
+        made = br.hyper.AugmentationNetwork(
+            shape[0], settings.augment_depth, settings.augment_width
+        )
+    made.check(shape)
+    return made
+
+
+def _read_augmentation(
+    augment: br.hyper.Augmentation | br.hyper.AugmentationNetwork, train: Examples
+) -> Values:
+    if isinstance(augment, br.hyper.Augmentation):
+        ranges = augment.ranges()
+        return Values(torch.stack([*ranges.values()]), "range", tuple(ranges))
+    images, _ = train.batch(torch.arange(min(_LOOKED_AT, len(train))))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        draws = torch.stack([augment(images) for _ in range(8)])
+    variance, mean = torch.var_mean(draws, dim=0)
+    found = torch.stack([(mean - images).abs().mean(), variance.sqrt().mean()])
+    return Values(found, "share of a full pixel", ("change of the mean", "deviation of a pixel"))
+
+
+def _read_smoothing(smoothing: br.hyper.LabelSmoothing, train: Examples) -> Values:
+    return Values(smoothing.strength.detach().reshape(1), "label smoothing", ("ε",))
+
+
+EXAMPLE_GROUPS = ("weights",)  # those that say how much an example counts
+
+GROUPS = {
+    "weights": Group(
+        lr=0.1,
+        make=lambda settings, model, train: br.hyper.ExampleWeights(len(train)),
+        read=_read_weights,
+    ),
+    "decay": Group(lr=0.1, make=_make_decay, read=_read_decay, settings=("decay_per",)),
+    "augment": Group(
+        lr=0.03,
+        make=_make_augmentation,
+        read=_read_augmentation,
+        settings=("augmentation", "augment_depth", "augment_width", "augment_regularizer"),
+    ),
+    "label-smoothing": Group(
+        lr=0.05,
+        make=lambda settings, model, train: br.hyper.LabelSmoothing(),
+        read=_read_smoothing,
+    ),
+}
