@@ -3,18 +3,22 @@
 from bestresponse.hyper._augmentation import Augmentation
 from bestresponse.hyper._augmentation_network import AugmentationNetwork
 from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
+from bestresponse.hyper._dropout import ConcreteDropout
 from bestresponse.hyper._example_weights import ExampleWeights
 from bestresponse.hyper._label_smoothing import LabelSmoothing
+from bestresponse.hyper._layer_dropout import LayerDropout
 from bestresponse.hyper._weight_decay import WeightDecay
 
 __all__ = [
     "Augmentation",
     "AugmentationNetwork",
     "Bounded",
+    "ConcreteDropout",
     "ExampleWeights",
     "HalfLine",
     "Interval",
     "LabelSmoothing",
+    "LayerDropout",
     "LogRange",
     "WeightDecay",
 ]
