@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ SETTINGS = dict(
 
 
 def without_times(path):
-    """`result.json` without wall times."""
+    """`result.json` without what it cost."""
     result = json.loads((path / "result.json").read_text())
     for row in result["rows"]:
         del row["seconds"]
-    result["headline"] = {k: v for k, v in result["headline"].items() if "seconds" not in k}
+    cost = re.compile("seconds|memory")
+    result["headline"] = {k: v for k, v in result["headline"].items() if not cost.search(k)}
     return result
 
 

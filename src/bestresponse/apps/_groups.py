@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bestresponse.apps._examples import Examples
     from bestresponse.apps._tune_settings import TuneSettings
 
+_NAMED = 8  # layers that are drawn one by one
 _LOOKED_AT = 64  # images whose changes are measured along the way
 
 
@@ -102,6 +103,20 @@ def _read_augmentation(
     return Values(found, "share of a full pixel", ("change of the mean", "deviation of a pixel"))
 
 
+def _make_dropout(settings: TuneSettings, model: nn.Module, train: Examples) -> nn.Module:
+    try:
+        return br.hyper.LayerDropout(model, per=settings.dropout_per)
+    except InputError as error:
+        raise InputError(f"--tune dropout, --model {settings.model}: {error}") from error
+
+
+def _read_dropout(dropout: br.hyper.LayerDropout, train: Examples) -> Values:
+    rates = dropout.rates()
+    if all(rate.ndim == 0 for rate in rates.values()) and len(rates) <= _NAMED:
+        return Values(torch.stack([*rates.values()]), "dropout rate", tuple(rates))
+    return Values(torch.cat([rate.reshape(-1) for rate in rates.values()]), "dropout rate")
+
+
 def _read_smoothing(smoothing: br.hyper.LabelSmoothing, train: Examples) -> Values:
     return Values(smoothing.strength.detach().reshape(1), "label smoothing", ("ε",))
 
@@ -121,6 +136,7 @@ GROUPS = {
         read=_read_augmentation,
         settings=("augmentation", "augment_depth", "augment_width", "augment_regularizer"),
     ),
+    "dropout": Group(lr=0.05, make=_make_dropout, read=_read_dropout, settings=("dropout_per",)),
     "label-smoothing": Group(
         lr=0.05,
         make=lambda settings, model, train: br.hyper.LabelSmoothing(),

@@ -55,7 +55,8 @@ class Hyperparameters(nn.Module):
         if (augment := self.get("augment")) is not None:
             inputs = augment(inputs)
         smoothing = self.get("label-smoothing")
-        logits = model(inputs)
+        dropout = self.get("dropout")
+        logits = model(inputs) if dropout is None else dropout(model, inputs)
         each = (
             F.cross_entropy(logits, labels, reduction="none")
             if smoothing is None

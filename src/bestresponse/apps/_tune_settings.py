@@ -38,9 +38,11 @@ class TuneSettings(ABC):
     """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
     tune: str = "weights"
     """What is tuned, comma-separated: weights (one for each training example), decay, augment,
-    label-smoothing."""
+    label-smoothing, dropout (before every layer but the first)."""
     decay_per: Literal["weight", "channel", "tensor", "model"] = "weight"
     """With decay: one decay for each of these."""
+    dropout_per: Literal["layer", "unit"] = "layer"
+    """With dropout: one rate for each layer, or for each of its units (channels)."""
     augmentation: Literal["transforms", "network"] = "transforms"
     """With augment: affine maps, colours and noise with learned ranges, or a U-Net."""
     augment_depth: int = 2
@@ -198,6 +200,7 @@ class TuneSettings(ABC):
                 f"--tune {self.tune} is not understood; give a list of {', '.join(GROUPS)}."
             )
         _options.check_choice(self, "decay_per", ("weight", "channel", "tensor", "model"))
+        _options.check_choice(self, "dropout_per", ("layer", "unit"))
         _options.check_choice(self, "augmentation", ("transforms", "network"))
         _options.check_choice(self, "method", ("implicit", "unroll", "finite-difference"))
         _options.check_choice(self, "solver", ("scale", "neumann", "cg", "dense"))
