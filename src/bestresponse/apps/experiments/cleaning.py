@@ -59,8 +59,9 @@ class DataCleaning(Experiment):
         check_seeds(self.seeds)
         if not self.noise or len(set(self.noise)) < len(self.noise):
             raise InputError("--noise is empty or has a level twice; give different ones.")
-        if not all(0 < level < 1 for level in self.noise):
-            raise InputError(f"--noise is {min(self.noise)}; give numbers between 0 and 1.")
+        for level in self.noise:
+            if not 0 < level < 1:
+                raise InputError(f"--noise is {level}; give numbers between 0 and 1.")
 
     @property
     def steps(self) -> int:
