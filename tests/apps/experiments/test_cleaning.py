@@ -252,3 +252,14 @@ def test_headline_is_on_disk_and_every_contender_has_its_end(run, headline_of):
 def test_refusals(settings, says, run):
     with pytest.raises(br.InputError, match=says):
         run(DataCleaning, **{"seconds": 0.1, "seeds": (0,), **settings})
+
+
+def test_box_lbfgs_survives_changes_that_round_to_zero():
+    """Gradients in float32 whose squares underflow: no pair has curvature, none divides by zero."""
+    scale = 1e-25
+
+    def function(x):
+        return scale * float((x.double() - 1).square().sum() / 2), scale * (x - 1)
+
+    points = [*islice(descend(function, torch.zeros(4), -np.inf, np.inf, 0.3), 50)]
+    assert len(points) > 1 and relative_error(points[-1], torch.ones(4)) < 1e-2

@@ -47,7 +47,8 @@ def descend(
             return
         step = _two_loops(free, [(s * ~held, y * ~held) for s, y in pairs])
         if step is None:
-            step = free * (move / free[free != 0].abs().median())
+            median = free[free != 0].abs().median()
+            step = free * (move / median.clamp(min=torch.finfo(median.dtype).tiny))
         found = _shortened(function, point, step, value, gradient, (low, high))
         if found is None and not pairs:
             return
@@ -81,16 +82,17 @@ def _shortened(
 
 def _two_loops(gradient: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     """The L-BFGS step, from those pairs that show positive curvature; None if none does."""
-    curved = [(s, y, float(s @ y)) for s, y in pairs]
-    curved = [(s, y, sy) for s, y, sy in curved if sy > _CURVED * float(y @ y)]
+    curved = [(s, y, float(s @ y), float(y @ y)) for s, y in pairs]
+    # what rounds to zero tells nothing
+    curved = [pair for pair in curved if pair[2] > _CURVED * pair[3] > 0]
     if not curved:
         return None
     step, weights = gradient.clone(), list[float]()
-    for s, y, sy in reversed(curved):
+    for s, y, sy, _ in reversed(curved):
         weights.append(float(s @ step) / sy)
         step -= weights[-1] * y
-    _, y, sy = curved[-1]
-    step *= sy / float(y @ y)
-    for (s, y, sy), weight in zip(curved, reversed(weights), strict=True):
+    _, _, sy, yy = curved[-1]
+    step *= sy / yy
+    for (s, y, sy, _), weight in zip(curved, reversed(weights), strict=True):
         step += s * (weight - float(y @ step) / sy)
     return step

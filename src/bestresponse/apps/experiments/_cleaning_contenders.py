@@ -23,7 +23,7 @@ _ADAM_RATE = 2.0  # of λ, whose gradient is exact
 _BATCH, _SINGLE_RATE, _SINGLE_HYPER_RATE = 1024, 0.05, 0.5
 
 _FIRST_ROWS = 0.2  # share of the rows that the first look takes
-_COARSEST, _FINEST, _TIGHTER = 1e-2, 1e-4, 0.8  # inner gradients, from call to call
+_COARSEST, _FINEST, _TIGHTER = 1e-2, 1e-5, 0.8  # inner gradients, from call to call
 _ADJOINT = 10.0  # relative residual of the adjoint, in units of the same tolerance
 _WORTH = 0.8  # rows are gathered anew when so few of those at hand have a weight
 _MOVE = 0.5  # of the median weight in a step that knows no curvature
@@ -144,6 +144,13 @@ class Response:
         self._tolerance = max(_FINEST, _TIGHTER * self._tolerance)
         return value, self._slopes(weights, q)
 
+    def sharpen(self) -> bool:
+        """Solve ten times as well from now on; whether that is still to be had."""
+        if self._tolerance <= _FINEST:
+            return False
+        self._tolerance = max(_FINEST, self._tolerance / 10)
+        return True
+
     def _gather(self, used: Tensor) -> None:
         """The rows that have a weight, copied when that saves more than it costs."""
         if bool((used & ~self._rows).any()) or int(used.sum()) < _WORTH * int(self._rows.sum()):
@@ -182,7 +189,14 @@ def followed(problem: Cleaning, seed: int) -> Iterator[Tensor]:
     slopes = response.first(start, rows)
     weights = (start - slopes * (_MOVE / slopes.abs().median())).clamp(0, 1)
     yield weights
-    yield from descend(response, weights, 0.0, 1.0, _MOVE)
+    move = _MOVE
+    while True:  # where no step pays, values may be too inexact to tell
+        for point in descend(response, weights, 0.0, 1.0, move):
+            weights = point
+            yield point
+        if not response.sharpen():
+            return
+        move /= 10
 
 
 @dataclass(frozen=True)
