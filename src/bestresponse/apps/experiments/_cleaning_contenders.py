@@ -19,7 +19,7 @@ _PRODUCTS = 100  # of an adjoint's solve, at the most
 _EXACT = 1e-4  # inner gradient at which a hypergradient is called exact
 # the best of a few, on the benchmark's draw with 90 % random labels
 _RAW_MOVE = 2.0  # of the median λ in a step of L-BFGS that knows no curvature
-_ADAM_RATE = 2.0  # of λ, whose gradient is exact
+_ADAM_RATE = 1.0  # of λ, whose gradient is exact
 _BATCH, _SINGLE_RATE, _SINGLE_HYPER_RATE = 1024, 0.05, 0.5
 
 _FIRST_ROWS = 0.2  # share of the rows that the first look takes
