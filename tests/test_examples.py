@@ -13,6 +13,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 PROMISES = {
     # the figure in the last line, and the range in which it must lie
     "check_hypergradient": (r"agrees with retraining to (\S+) %", 0.0, 0.2),
+    "data_cleaning": (r"wrong labels found: AUROC (\S+)$", 0.92, 1.0),
     "exact_hypergradient": (r"relative error (\S+);", 0.1, 0.5),
     "jacnet_calibration": (r"lower by a factor of (\S+)", 20.0, 1e3),
     "jacnet_colours": (r"learned map: distance (\S+)", 0.0, 0.06),

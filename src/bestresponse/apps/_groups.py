@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bestresponse.apps._tune_settings import TuneSettings
 
 _NAMED = 8  # layers that are drawn one by one
+_AT_ONCE = 5000  # examples that a reweighting network sees in one piece
 _LOOKED_AT = 64  # images whose changes are measured along the way
 
 
@@ -73,6 +75,19 @@ def _read_weights(weights: br.hyper.ExampleWeights, train: Examples) -> Values:
     return Values(weights(everyone).detach(), "weight")
 
 
+def _make_reweighting(settings: TuneSettings, model: nn.Module, train: Examples) -> nn.Module:
+    dataset = train.split.dataset
+    classes = len(dataset.class_names)
+    hidden = settings.reweight_hidden
+    return br.hyper.ReweightingNetwork(prod(dataset.shape), classes=classes, hidden=hidden)
+
+
+def _read_reweighting(network: br.hyper.ReweightingNetwork, train: Examples) -> Values:
+    with torch.no_grad():
+        parts = [network(*train.batch(i)) for i in torch.arange(len(train)).split(_AT_ONCE)]
+    return Values(torch.cat(parts), "weight")
+
+
 def _make_augmentation(settings: TuneSettings, model: nn.Module, train: Examples) -> nn.Module:
     shape = train.split.dataset.shape
     made: br.hyper.Augmentation | br.hyper.AugmentationNetwork
@@ -121,13 +136,16 @@ def _read_smoothing(smoothing: br.hyper.LabelSmoothing, train: Examples) -> Valu
     return Values(smoothing.strength.detach().reshape(1), "label smoothing", ("ε",))
 
 
-EXAMPLE_GROUPS = ("weights",)  # those that say how much an example counts
+EXAMPLE_GROUPS = ("weights", "reweight-net")  # those that say how much an example counts
 
 GROUPS = {
     "weights": Group(
         lr=0.1,
         make=lambda settings, model, train: br.hyper.ExampleWeights(len(train)),
         read=_read_weights,
+    ),
+    "reweight-net": Group(
+        lr=3e-3, make=_make_reweighting, read=_read_reweighting, settings=("reweight_hidden",)
     ),
     "decay": Group(lr=0.1, make=_make_decay, read=_read_decay, settings=("decay_per",)),
     "augment": Group(

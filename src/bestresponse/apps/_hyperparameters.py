@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import torch
@@ -52,6 +53,7 @@ class Hyperparameters(nn.Module):
 
     def inner(self, model: nn.Module, inputs: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The training loss of a batch, a scalar."""
+        weights = self._weights(inputs, labels, index)
         if (augment := self.get("augment")) is not None:
             inputs = augment(inputs)
         smoothing = self.get("label-smoothing")
@@ -62,7 +64,7 @@ class Hyperparameters(nn.Module):
             if smoothing is None
             else smoothing(logits, labels)
         )
-        loss = (self._weights(index.to(each.device)) * each).mean()
+        loss = each.mean() if weights is None else (weights * each).mean()
         return loss if (decay := self.get("decay")) is None else loss + decay(model)
 
     def outer(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -83,13 +85,17 @@ class Hyperparameters(nn.Module):
         shared = {id(self._train): self._train}  # the data is not copied
         return copy.deepcopy(self, shared).requires_grad_(False)
 
-    def _weights(self, index: Tensor) -> Tensor:
-        """The weights of examples; those that are no training example count fully."""
-        table = self.get("weights")
-        if table is None:
-            return torch.ones((), device=index.device)
+    def _weights(self, inputs: Tensor, labels: Tensor, index: Tensor) -> Tensor | None:
+        """How much the examples of a batch count; those of no training example fully."""
         last = len(self._train) - 1
-        return torch.where(index <= last, table(index.clamp(max=last)), 1.0)
+        weights = []
+        if (table := self.get("weights")) is not None:
+            weights.append(table(index.clamp(max=last).to(inputs.device)))
+        if (network := self.get("reweight-net")) is not None:
+            weights.append(network(inputs, labels))
+        if not weights:
+            return None
+        return torch.where(index.to(inputs.device) <= last, math.prod(weights), 1.0)
 
 
 def _attribute(name: str) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from bestresponse._errors import InputError
+from bestresponse.apps._groups import EXAMPLE_GROUPS
 from bestresponse.apps._hyperparameters import Hyperparameters
 from bestresponse.apps._rows import LABELS, REFITTED, ROWS, TUNED, UNTUNED, Data
 from bestresponse.apps._run import RESULT_FILE, RunFolder
@@ -84,8 +86,9 @@ def outcome(
     headline["products"] = tally.products
     if tally.worst_residual is not None:
         headline["worst_relative_residual"] = tally.worst_residual
-    if corrupted and hyper.get("weights") is not None:
-        headline |= _cleaning(hyper, data)
+    judges = [name for name in hyper.groups if name in EXAMPLE_GROUPS]
+    if corrupted and judges:
+        headline |= _cleaning(hyper.values()[judges[0]].values.cpu(), data.flipped)
     tuning = {"warnings": tally.warnings, "stopped_at": tally.stopped_at}
     return Outcome(rows, headline, tuning, _verdict(rows, len(data.test)))
 
@@ -106,9 +109,8 @@ def _row(training: Training, result: Score) -> Row:
     )
 
 
-def _cleaning(hyper: Hyperparameters, data: Data) -> dict[str, float]:
+def _cleaning(weights: Tensor, flipped: Tensor) -> dict[str, float]:
     """How well low weights find flipped labels."""
-    weights, flipped = hyper.values()["weights"].values.cpu(), data.flipped
     lowest = weights.argsort(stable=True)[: int(flipped.sum())]
     return {
         "auroc": float(roc_auc_score(flipped.numpy(), -weights.numpy())),

@@ -37,10 +37,13 @@ class TuneSettings(ABC):
     model: str = "mlp"
     """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
     tune: str = "weights"
-    """What is tuned, comma-separated: weights (one for each training example), decay, augment,
-    label-smoothing, dropout (before every layer but the first)."""
+    """What is tuned, comma-separated: weights (one for each training example), reweight-net (a
+    network that weighs an example by its inputs and label), decay, augment, label-smoothing,
+    dropout (before every layer but the first)."""
     decay_per: Literal["weight", "channel", "tensor", "model"] = "weight"
     """With decay: one decay for each of these."""
+    reweight_hidden: int = 64
+    """With reweight-net: width of its hidden layer."""
     dropout_per: Literal["layer", "unit"] = "layer"
     """With dropout: one rate for each layer, or for each of its units (channels)."""
     augmentation: Literal["transforms", "network"] = "transforms"
@@ -208,6 +211,7 @@ class TuneSettings(ABC):
             self, "validation", "train", "solver_steps", "solver_lr", "unroll_steps", "steps",
             "batch_size", "inner_batch", "outer_batch", "interval", "lr", "hyper_lr", "decay",
             "evaluations", "threads", "checkpoint_seconds", "augment_depth",
+            "reweight_hidden",
         )  # fmt: skip
         _options.check_not_negative(
             self, "damping", "warmup", "patience", "seed", "augment_width", "augment_regularizer"

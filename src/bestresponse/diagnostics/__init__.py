@@ -1,4 +1,4 @@
-"""Whether a hypergradient is right, on the user's own problem."""
+"""Whether a hypergradient is right, on the user's own problem, and what it takes."""
 
 from bestresponse._peak_memory import PeakMemory
 from bestresponse.diagnostics._check import check

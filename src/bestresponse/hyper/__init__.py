@@ -7,6 +7,7 @@ from bestresponse.hyper._dropout import ConcreteDropout
 from bestresponse.hyper._example_weights import ExampleWeights
 from bestresponse.hyper._label_smoothing import LabelSmoothing
 from bestresponse.hyper._layer_dropout import LayerDropout
+from bestresponse.hyper._reweighting import ReweightingNetwork
 from bestresponse.hyper._weight_decay import WeightDecay
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "LabelSmoothing",
     "LayerDropout",
     "LogRange",
+    "ReweightingNetwork",
     "WeightDecay",
 ]

@@ -17,6 +17,9 @@ QUICK = {
         "--race-rows=40", "--seeds", "0",
     ],
     "hessian-picture": ["--rows=60", "--decay=0.1", "--products", "1"],
+    "cleaning": [
+        "--rows=60", "--validation=40", "--noise", "0.5", "--seconds=0.05", "--seeds", "0",
+    ],
     "jacnet-exp": ["--seeds=1", "--iterations=3"],
     "jacnet-abs": ["--seeds=1", "--iterations=3"],
     "jacnet-invertible": ["--dims", "2", "--iterations=2"],

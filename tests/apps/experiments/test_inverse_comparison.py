@@ -20,11 +20,12 @@ from bestresponse.apps.experiments._work import (
     apart,
     budgets,
     curve,
+    one_thread,
     reaching,
     trajectory,
     warm_reaching,
 )
-from bestresponse.apps.experiments.inverse_comparison import InverseComparison, _one_thread
+from bestresponse.apps.experiments.inverse_comparison import InverseComparison
 
 UCI = Path(__file__).parents[4] / "shared" / "data" / "uci"
 QUICK = dict(
@@ -220,7 +221,7 @@ def test_readings_are_numbers_for_every_contender(done):
 def test_threads_are_as_they_were():
     torch.set_num_threads(2)
     try:
-        with _one_thread():
+        with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

@@ -1,6 +1,7 @@
 """Experiments: what the papers show, one a file, each with its figures in a run folder."""
 
 from bestresponse.apps.experiments._experiment import Experiment
+from bestresponse.apps.experiments.cleaning import DataCleaning
 from bestresponse.apps.experiments.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse_comparison import InverseComparison
 from bestresponse.apps.experiments.jacnet_abs import JacNetAbs
@@ -14,6 +15,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     InverseComparison,
     HessianPicture,
     UnrollVersusImplicit,
+    DataCleaning,
     JacNetExp,
     JacNetAbs,
     JacNetInvertible,

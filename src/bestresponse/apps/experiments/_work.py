@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,17 @@ _PREPARED = 3  # calls before the first measured one: guards search graphs at ca
 _COLD_STEPS = 10  # of the call that comes before the measured ones along outer steps
 _RATE = 0.05  # of Adam on the log decays
 _NEAR = 1e-8  # relative residual of the references along outer steps
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Process time counts the work of all threads, their waiting included."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class KnownProblem(Protocol):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
 import tyro
 
 from bestresponse._errors import InputError
@@ -32,6 +30,7 @@ from bestresponse.apps.experiments._work import (
     Reading,
     budgets,
     curve,
+    one_thread,
     reaching,
     trajectory,
     warm_reaching,
@@ -102,7 +101,7 @@ class InverseComparison(Experiment):
     def measure(self, pulse: Pulse) -> Findings:
         """The three parts, on one thread."""
         rows, test = self._data()
-        with _one_thread():
+        with one_thread():
             tracks, walks = self._accuracy(rows, pulse)
             few = self._few_weights(pulse)
             laps = self._race(test, pulse)
@@ -177,17 +176,6 @@ class InverseComparison(Experiment):
 
 
 _WARM = tuple(contender for contender in CONTENDERS if contender.budget)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Process time counts the work of all threads, their waiting included."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _prefixed(prefix: str, say: Callable[[str], None]) -> Callable[[str], None]:
