@@ -20,6 +20,7 @@ PROMISES = {
     "jacnet_concrete": (r"monotone network: (\S+) MPa$", 0.0, 6.0),
     "jacnet_pressure": (r"largest error (\S+) K", 0.0, 1e-9),
     "jacnet_terrain": (r"heights from slopes, error (\S+)", 0.0, 0.4),
+    "language_dropout": (r"with it: (\S+) % lower", 1.0, 60.0),
     "learned_learning_rate": (r"validation loss after 10 steps (\S+)", 0.0, 1.2),
     "learned_response": (r"do: (\S+) times fewer", 1.9, 10.0),
     "outer_lbfgs": (r"validation loss (\S+)", 0.0, 0.06),

@@ -19,6 +19,12 @@ class PeakMemory:
 
     Args:
         devices: indices of CUDA devices; empty for the CPU.
+
+    Example:
+        >>> peak = PeakMemory()
+        >>> _ = torch.ones(10_000_000)  # 40 MB, which nobody keeps
+        >>> peak.read() is None or peak.read() > 30_000_000
+        True
     """
 
     def __init__(self, devices: Sequence[int] = ()) -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from killable import run_and_kill, run_to_the_end, warm_up
 
 SETTINGS = dict(
-    tune="weights,decay,augment,dropout", refit=True, corrupt=0.3, validation=60, steps=160, interval=5, warmup=5,
-    evaluations=8, checkpoint_seconds=0.02, seed=3,
+    tune="weights,decay,augment,dropout", refit=True, corrupt=0.3, validation=60, steps=160,
+    interval=5, warmup=5, evaluations=8, checkpoint_seconds=0.02, seed=3,
 )  # fmt: skip
 
 

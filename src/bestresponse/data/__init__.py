@@ -1,4 +1,4 @@
-"""Data with explicit roles: bundled digits, Parquet, image folders, CSV and IDX files.
+"""Data with explicit roles: bundled digits, Parquet, image folders, CSV and IDX files; text.
 
 `load` finds the right reader by itself; `split` gives every example exactly one role.
 """
@@ -12,11 +12,13 @@ from bestresponse.data._load import load
 from bestresponse.data._parquet import load_parquet
 from bestresponse.data._split import Split
 from bestresponse.data._splits import Splits, split
+from bestresponse.data._text import Text, load_text
 
 __all__ = [
     "Dataset",
     "Split",
     "Splits",
+    "Text",
     "load",
     "load_columns",
     "load_csv",
@@ -24,5 +26,6 @@ __all__ = [
     "load_idx",
     "load_image_folder",
     "load_parquet",
+    "load_text",
     "split",
 ]

@@ -25,10 +25,15 @@ QUICK = {
     "jacnet-invertible": ["--dims", "2", "--iterations=2"],
     "jacnet-conservation": ["--dims", "2", "--iterations=2"],
     "jacnet-kronecker": ["--iterations=2", "--rounds=1"],
+    "language": [
+        "--tokens=400", "--held-out=100", "--width=8", "--batch=4", "--window=10", "--epochs=2",
+        "--warmup=0", "--interval=4", "--seeds", "0",
+    ],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
-OF_DATA = [verb for verb in VERBS if not verb.startswith("jacnet")]
-OTHERS = [verb for verb in VERBS if verb not in OF_DATA]
+JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
+OF_TEXT = ["language"]
+OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT]
 
 
 def refused(capsys, *arguments):
@@ -81,8 +86,16 @@ WRONG = [
     (OF_DATA, "--data=nowhere", "nowhere"),
     (VERBS, "--nonsense=1", "nonsense.*see bestresponse experiment [a-z-]+ --help"),
     (OF_DATA, "--rows=many", "--rows"),
-    (OTHERS, "--iterations=0", "--iterations is 0"),
-    (OTHERS, "--iterations=many", "--iterations"),
+    (JACNETS, "--iterations=0", "--iterations is 0"),
+    (JACNETS, "--iterations=many", "--iterations"),
+    (OF_TEXT, "--data=nowhere", "nowhere"),
+    (OF_TEXT, "--tokens=0", "--tokens is 0"),
+    (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),
+    (OF_TEXT, "--tokens=9000000", "'pydoc' has [0-9]+ words, fewer than the 9000000"),
+    (OF_TEXT, "--held-out=7", "--held-out is 7; give at least 8"),
+    (OF_TEXT, "--vocabulary=50", "more than the model's 50; raise --vocabulary, or --min-count"),
+    (OF_TEXT, "--warmup=-1", "--warmup is -1"),
+    (OF_TEXT, "--decay=layer", "--decay"),
 ]
 
 

@@ -9,6 +9,7 @@ from bestresponse.apps.experiments.jacnet_conservation import JacNetConservation
 from bestresponse.apps.experiments.jacnet_exp import JacNetExp
 from bestresponse.apps.experiments.jacnet_invertible import JacNetInvertible
 from bestresponse.apps.experiments.jacnet_kronecker import JacNetKronecker
+from bestresponse.apps.experiments.language import Language
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
@@ -21,4 +22,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     JacNetInvertible,
     JacNetConservation,
     JacNetKronecker,
+    Language,
 )
