@@ -78,7 +78,7 @@ def command(*arguments):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_write_a_checkpoint_and_say_how_to_go_on(tmp_path, number, code):
     flags = [
-        f"--{name.replace('_', '-')}={value}"
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         for name, value in SETTINGS.items()
         if name != "checkpoint_seconds"
     ]

@@ -42,6 +42,7 @@ class LayerDropout(nn.Module):
         >>> dropout = LayerDropout(model, per="unit", init=0.2)
         >>> {name: tuple(rate.shape) for name, rate in dropout.rates().items()}
         {'2': (8,)}
+        >>> import torch
         >>> dropout(model, torch.ones(3, 4)).shape
         torch.Size([3, 2])
     """
