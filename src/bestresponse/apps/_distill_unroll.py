@@ -120,13 +120,7 @@ class UnrollDistiller:
     def _fresh(self, problem: Problem, purpose: str) -> nn.Module:
         """Weights of their own for each purpose."""
         seed = stream_seed(problem.seed, f"weights of {purpose}")
-        net = _models.build(self.model, problem.dataset.shape, problem.classes, seed)
-        if any(isinstance(module, _BATCH_NORMS) for module in net.modules()):
-            raise InputError(
-                f"--model {self.model} has batch normalization, whose running statistics cannot "
-                "be learned from a few images; use a model without, or with nn.GroupNorm."
-            )
-        return net
+        return _models.build(self.model, problem.dataset.shape, problem.classes, seed)
 
     def _trained(self, data: Distilled, problem: Problem, purpose: str) -> nn.Module:
         """A fresh model after the steps that were distilled for."""
@@ -141,6 +135,15 @@ class UnrollDistiller:
         if not math.isfinite(loss.item()):
             raise SolveError(Result.nonfinite, "(training on the distilled images)")
         return net.eval()
+
+
+def check_unrollable(net: nn.Module, model: str) -> None:
+    """Refuse a model that a few images cannot train in full."""
+    if any(isinstance(module, _BATCH_NORMS) for module in net.modules()):
+        raise InputError(
+            f"--model {model} has batch normalization, whose running statistics cannot be learned "
+            "from a few images; use a model without, or with nn.GroupNorm."
+        )
 
 
 @torch.no_grad()

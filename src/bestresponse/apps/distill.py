@@ -19,7 +19,7 @@ from bestresponse.apps._distill_implicit import ImplicitDistiller
 from bestresponse.apps._distill_outcome import Distillation, Distiller, Outcome, measure
 from bestresponse.apps._distill_problem import make_problem
 from bestresponse.apps._distill_report import report
-from bestresponse.apps._distill_unroll import UnrollDistiller
+from bestresponse.apps._distill_unroll import UnrollDistiller, check_unrollable
 from bestresponse.apps._progress import Reporter, reporting
 from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free, shown
 from bestresponse.data import load
@@ -149,7 +149,9 @@ class Distill:
         problems = [
             make_problem(dataset, settings.images, self.validation, seed) for seed in self.seeds
         ]
-        _models.build(self.model, dataset.shape, len(dataset.class_names), seed=0)
+        net = _models.build(self.model, dataset.shape, len(dataset.class_names), seed=0)
+        if settings.mode == "unroll":
+            check_unrollable(net, self.model)
         if self.threads:
             torch.set_num_threads(self.threads)
         distiller = settings._distiller()
