@@ -125,7 +125,7 @@ def _cost(outcome: Outcome) -> str:
     )  # fmt: skip
     text = (
         "Each seed trains on all images and distills, in turn. Peak memory is that of the "
-        "process, data included."
+        "process, data included; that of a later seed holds what earlier ones left behind."
     )
     return _html.section("Cost", text, _html.table(heads, rows))
 

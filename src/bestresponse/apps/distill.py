@@ -25,7 +25,7 @@ from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free,
 from bestresponse.data import load
 
 _UNROLL_ONLY = ("inner_steps", "inner_lr", "hyper_lr", "batch_size", "full_epochs")
-_STEPS = {"implicit": 100, "unroll": 300}
+_STEPS = {"implicit": 100, "unroll": 160}
 
 
 def _optional(metavar: str) -> Any:
@@ -57,12 +57,12 @@ class Distill:
     """implicit: of the inner problem, ½·decay·‖w‖²."""
     steps: Annotated[int | None, _optional("INT")] = None
     """Outer steps: of L-BFGS on all training images (implicit, 100) or of Adam on batches
-    (unroll, 300)."""
-    inner_steps: int = 20
-    """unroll: steps of gradient descent on the images."""
-    inner_lr: float = 0.1
+    (unroll, 160)."""
+    inner_steps: int = 10
+    """unroll: steps of gradient descent on the images, with momentum 0.9."""
+    inner_lr: float = 0.03
     """unroll: their learning rate; where it starts, if it is learned."""
-    hyper_lr: float = 0.01
+    hyper_lr: float = 0.03
     """unroll: Adam's learning rate for images and what else is learned."""
     batch_size: int = 256
     """unroll: training images in an outer step."""
