@@ -155,6 +155,11 @@ class Outcome:
             f"{accuracy:.2%} test accuracy; on all {self.real:,} training images {full:.2%}."
         )
 
+    @property
+    def seeds(self) -> str:
+        """How many, in words."""
+        return f"{len(self.runs)} seed{'s' if len(self.runs) > 1 else ''}"
+
     def headline(self) -> dict[str, float]:
         """The figures by name."""
         accuracy, full = self.of(lambda r: r.accuracy), self.of(lambda r: r.full)
@@ -171,10 +176,10 @@ class Outcome:
             "full_data_seconds": self.of(lambda r: r.seconds[1])[0],
             "relative_seconds": self.of(lambda r: r.seconds[0] / r.seconds[1])[0],
         }
-        mine, full = self.runs[0].memory  # later ones hold what earlier ones left behind
-        if mine and full:
+        mine, other = self.runs[0].memory  # later ones hold what earlier ones left behind
+        if mine and other:
             figures["peak_memory"] = mine
-            figures["relative_peak_memory"] = mine / full
+            figures["relative_peak_memory"] = mine / other
         return figures
 
     def notes(self) -> list[str]:
@@ -182,10 +187,11 @@ class Outcome:
         head = self.headline()
         fresh = len(self.runs[0].accuracies)
         trainings = f", {fresh} fresh initialisations each" if fresh > 1 else ""
+        deviation = head["test_accuracy_deviation_over_trainings"]
+        spread = f" ± {deviation:.4f}" if fresh * len(self.runs) > 1 else ""
         lines = [
-            f"Test accuracy {head['test_accuracy']:.4f} ± "
-            f"{head['test_accuracy_deviation_over_trainings']:.4f} over {len(self.runs)} "
-            f"seeds{trainings}; read back from the Parquet file "
+            f"Test accuracy {head['test_accuracy']:.4f}{spread} over {self.seeds}{trainings}; "
+            "read back from the Parquet file "
             f"{head['read_back_test_accuracy']:.4f}; before learning "
             f"{head['first_images_test_accuracy']:.4f}.",
             f"{head['seconds']:.1f} s a distillation, {head['relative_seconds']:.2f} × one "

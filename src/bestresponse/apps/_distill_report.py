@@ -21,7 +21,7 @@ def report(outcome: Outcome, class_names: tuple[str, ...], settings: dict[str, A
     """The whole document."""
     return _html.page(
         "Distilled images",
-        f"{outcome.name}, {outcome.model}, {len(outcome.runs)} seeds",
+        f"{outcome.name}, {outcome.model}, {outcome.seeds}",
         [
             _html.verdict(outcome.verdict),
             _accuracies(outcome),
@@ -34,8 +34,9 @@ def report(outcome: Outcome, class_names: tuple[str, ...], settings: dict[str, A
     )
 
 
-def _percent(pair: tuple[float, float]) -> str:
-    return f"{100 * pair[0]:.2f} ± {100 * pair[1]:.2f} %"
+def _percent(pair: tuple[float, float], several: bool) -> str:
+    spread = f" ± {100 * pair[1]:.2f}" if several else ""
+    return f"{100 * pair[0]:.2f}{spread} %"
 
 
 def _accuracies(outcome: Outcome) -> str:
@@ -46,13 +47,13 @@ def _accuracies(outcome: Outcome) -> str:
         ("the same, read back from the Parquet file", outcome.of(lambda r: r.read_back)),
         ("the images before learning, means of real ones", outcome.of(lambda r: r.start)),
     ]
-    text = f"Mean and deviation over {len(outcome.runs)} seeds."
+    text = f"Mean and deviation over {outcome.seeds}."
     if fresh > 1:
         text = (
-            f"Mean and deviation over {len(outcome.runs)} seeds; each figure of a set is the mean "
+            f"Mean and deviation over {outcome.seeds}; each figure of a set is the mean "
             f"over {fresh} fresh initialisations that no distillation saw."
         )
-    cells = [(name, _percent(value)) for name, value in rows]
+    cells = [(name, _percent(value, len(outcome.runs) > 1)) for name, value in rows]
     tables = [_html.table(("trained on", "test accuracy"), cells, strong=1)]
     if fresh > 1:
         each = [
