@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 import bestresponse as br
@@ -18,6 +19,7 @@ from bestresponse.hyper import Distilled
 
 Said = Callable[[int, str], None]
 _CURVE = 25  # looks whose test accuracy is drawn
+_CURVE_EXAMPLES = 2000  # and the test images that it is of, at the most
 
 
 class Distiller(Protocol):
@@ -55,7 +57,7 @@ class Distillation:
         seconds: of the distillation; and of that training.
         memory: peak of the process in bytes, data included, likewise; None where unknown.
         chosen: the outer step that the set is from.
-        curve: (outer step, outer loss, validation accuracy, test accuracy).
+        curve: (outer step, outer loss, validation accuracy, accuracy on some test images).
     """
 
     seed: int
@@ -90,14 +92,18 @@ def measure(distiller: Distiller, problem: Problem, said: Said, steps: int) -> D
     memory = peak.level()
     data = in_eight_bits(found.data)
     table = files(data, problem.dataset.class_names)[TABLE]
+    said(2 * steps, "judging")
     lr = None if data.log_lr is None else data.lr.item()
     again = in_eight_bits(read_back(table, lr))
 
-    def judged(some: Distilled) -> tuple[float, ...]:
-        models = [distiller.train(some, problem, i) for i in range(distiller.trainings)]
+    def judged(images: Distilled) -> tuple[float, ...]:
+        models = [distiller.train(images, problem, i) for i in range(distiller.trainings)]
         return tuple(score_of(model, problem.test).accuracy for model in models)
 
     first = in_eight_bits(problem.start(len(data.images), frozenset(), lr, data.images.dtype))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(problem.test), generator=generator)[:_CURVE_EXAMPLES]
+    some = problem.test.subset(drawn)
     every = max(1, math.ceil(len(found.points) / _CURVE))
     return Distillation(
         seed=problem.seed,
@@ -110,7 +116,7 @@ def measure(distiller: Distiller, problem: Problem, said: Said, steps: int) -> D
         memory=(memory, full_memory),
         chosen=found.chosen,
         curve=tuple(
-            (p.step, p.outer_loss, p.validation_accuracy, score_of(p.model, problem.test).accuracy)
+            (p.step, p.outer_loss, p.validation_accuracy, score_of(p.model, some).accuracy)
             for p in found.points[::every]
         ),
     )
