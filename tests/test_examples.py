@@ -14,6 +14,7 @@ PROMISES = {
     # the figure in the last line, and the range in which it must lie
     "check_hypergradient": (r"agrees with retraining to (\S+) %", 0.0, 0.2),
     "data_cleaning": (r"wrong labels found: AUROC (\S+)$", 0.92, 1.0),
+    "distillation": (r"ten learned images: test accuracy (\S+)", 0.93, 0.99),
     "exact_hypergradient": (r"relative error (\S+);", 0.1, 0.5),
     "jacnet_calibration": (r"lower by a factor of (\S+)", 20.0, 1e3),
     "jacnet_colours": (r"learned map: distance (\S+)", 0.0, 0.06),
@@ -60,3 +61,10 @@ def test_outer_l_bfgs_beats_the_stochastic_run():
     run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
     stochastic, exact = map(float, re.findall(r"validation loss (\S+)", run.stdout)[-2:])
     assert exact < stochastic
+
+
+def test_learned_images_teach_more_than_mean_ones():
+    path = next(path for path in EXAMPLES if path.stem == "distillation")
+    run = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
+    full, means, learned = map(float, re.findall(r"test accuracy (\S+)", run.stdout))
+    assert means + 0.03 < learned < full + 0.02

@@ -90,7 +90,7 @@ def _understood(arguments: Sequence[str]) -> str:
     from bestresponse.apps.experiments import EXPERIMENTS
 
     verbs: dict[str, tuple[str, ...]] = {
-        "tune": (), "check": (), "list": (), "jacnet": ("fit", "predict"),
+        "tune": (), "check": (), "distill": (), "list": (), "jacnet": ("fit", "predict"),
         "experiment": tuple(each.verb for each in EXPERIMENTS),
     }  # fmt: skip
     words = [word for word in arguments if not word.startswith("-")]
@@ -112,6 +112,7 @@ def _commands() -> Any:
     import tyro
 
     from bestresponse.apps.check import Check
+    from bestresponse.apps.distill import Distill
     from bestresponse.apps.experiments import EXPERIMENTS
     from bestresponse.apps.jacnet import JacNetFit, JacNetPredict
     from bestresponse.apps.listing import List
@@ -130,6 +131,7 @@ def _commands() -> Any:
     return (
         Annotated[Tune, tyro.conf.subcommand("tune")]
         | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[experiments, tyro.conf.subcommand("experiment", description=words)]
         | Annotated[jacnet, tyro.conf.subcommand("jacnet", description=learned)]
         | Annotated[List, tyro.conf.subcommand("list")]

@@ -28,6 +28,9 @@ _FILES = {
     "report.html",
     "model.safetensors",
     "hyper.safetensors",
+    "distilled.png",
+    "distilled.npz",
+    "distilled.parquet",
 }
 _DRAFT = "draft-"  # a file on its way; one process writes a run, so one name is enough
 
@@ -70,8 +73,8 @@ class RunFolder:
 
         Args:
             path: where.
-            files: text as it is, modules as safetensors, everything else as JSON; with a result
-                the run is finished.
+            files: text and bytes as they are, modules as safetensors, everything else as JSON;
+                with a result the run is finished.
             overwrite: replace a run that is there.
 
         Raises:
@@ -81,7 +84,7 @@ class RunFolder:
         texts = {
             name: content if isinstance(content, str) else _json(content)
             for name, content in files.items()
-            if not isinstance(content, nn.Module)
+            if not isinstance(content, nn.Module | bytes)
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +98,8 @@ class RunFolder:
             for name, content in files.items():
                 if isinstance(content, nn.Module):
                     save_model(content, str(draft / name))
+                elif isinstance(content, bytes):
+                    (draft / name).write_bytes(content)
             if RESULT_FILE not in files:
                 (draft / _METRICS).touch()
             _put(draft, path)

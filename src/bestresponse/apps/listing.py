@@ -16,6 +16,7 @@ from bestresponse.apps.experiments import EXPERIMENTS
 _VERBS = {
     "tune": "train a classifier and tune its hyperparameters in the same run",
     "check": "compare the hypergradient of your own problem with retraining",
+    "distill": "learn a few images that a model can be trained on alone",
     "jacnet": "fit a monotone, Lipschitz or invertible function to columns of a CSV file",
     "experiment": "reproduce what the papers show",
     "list": "this list",

@@ -3,6 +3,7 @@
 from bestresponse.hyper._augmentation import Augmentation
 from bestresponse.hyper._augmentation_network import AugmentationNetwork
 from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
+from bestresponse.hyper._distilled import Distilled
 from bestresponse.hyper._dropout import ConcreteDropout
 from bestresponse.hyper._example_weights import ExampleWeights
 from bestresponse.hyper._label_smoothing import LabelSmoothing
@@ -15,6 +16,7 @@ __all__ = [
     "AugmentationNetwork",
     "Bounded",
     "ConcreteDropout",
+    "Distilled",
     "ExampleWeights",
     "HalfLine",
     "Interval",
