@@ -13,6 +13,7 @@ from PIL import Image
 
 import bestresponse
 from bestresponse import cli
+from bestresponse.apps._models import BUILT_IN
 from bestresponse.apps.tune import Tune
 
 TINY = {
@@ -242,7 +243,7 @@ def line_of(text, word):
 def test_list_without_runs(capsys):
     text = listed(capsys)
     assert "bestresponse tune" in text and "none yet" in text
-    for model in ("linear", "mlp", "cnn", "resnet", "FILE.py:FACTORY"):
+    for model in (*BUILT_IN, "FILE.py:FACTORY"):
         assert model in text
 
 

@@ -130,7 +130,7 @@ def test_every_method_runs(tmp_path, name):
         assert 0 <= outcome.headline["worst_relative_residual"] < 1.5
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp", "cnn", "resnet"])
+@pytest.mark.parametrize("model", ["linear", "mlp", "cnn", "resnet", "resnet18", "resnet44"])
 def test_every_model_runs(tmp_path, model):
     _, outcome, _ = run(tmp_path / "a", model=model, steps=12, evaluations=2, interval=4, warmup=1)
     assert outcome.headline["hypergradient_calls"] == 2

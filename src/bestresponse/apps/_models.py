@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
+from bestresponse.apps._networks import Shape, alexnet, check_image, resnet18, resnet44
 from bestresponse.apps._user_file import function_in_file, said
-
-Shape = tuple[int, ...]
 
 
 def linear(shape: Shape, classes: int) -> nn.Module:
@@ -29,7 +28,7 @@ def mlp(shape: Shape, classes: int) -> nn.Module:
 
 def cnn(shape: Shape, classes: int) -> nn.Module:
     """Two convolutions and a linear layer."""
-    channels = _image(shape, "cnn")[0]
+    channels = check_image(shape, "cnn", 4)[0]
     return nn.Sequential(
         nn.Conv2d(channels, 32, 3, padding=1),
         nn.ReLU(),
@@ -45,7 +44,8 @@ def cnn(shape: Shape, classes: int) -> nn.Module:
 def resnet(shape: Shape, classes: int) -> nn.Module:
     """Three stages of two residual blocks each, with batch normalization."""
     widths = (16, 32, 64)
-    layers: list[nn.Module] = [_convolution(_image(shape, "resnet")[0], widths[0]), nn.ReLU()]
+    channels = check_image(shape, "resnet", 4)[0]
+    layers: list[nn.Module] = [_convolution(channels, widths[0]), nn.ReLU()]
     before = widths[0]
     for stage, width in enumerate(widths):
         layers += [_Residual(before, width, stride=1 if stage == 0 else 2), _Residual(width, width)]
@@ -77,20 +77,14 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     )
 
 
-def _image(shape: Shape, name: str) -> Shape:
-    if len(shape) != 3 or min(shape[1:]) < 4:
-        raise InputError(
-            f"--model {name} needs images of at least 4×4 pixels, the data has shape {shape}; "
-            "use --model mlp or linear."
-        )
-    return shape
-
-
 BUILT_IN: dict[str, Callable[[Shape, int], nn.Module]] = {
     "linear": linear,
     "mlp": mlp,
     "cnn": cnn,
     "resnet": resnet,
+    "alexnet": alexnet,
+    "resnet18": resnet18,
+    "resnet44": resnet44,
 }
 
 

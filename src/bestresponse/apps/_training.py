@@ -106,9 +106,9 @@ class Training:
             raise SolveError(
                 Result.nonfinite, f"(training loss of '{self.name}' at step {self.step + 1})"
             )
-        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # room for a hyperparameter step
         self.step += 1
         if self.companion is not None:
             self.companion.after_step(self.step)

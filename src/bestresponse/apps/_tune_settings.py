@@ -35,7 +35,8 @@ class TuneSettings(ABC):
     target: Annotated[str | None, _optional("COLUMN")] = None
     """The column of classes, for CSV."""
     model: str = "mlp"
-    """linear, mlp, cnn, resnet, or FILE.py:FACTORY, called as FACTORY(input_shape, classes)."""
+    """linear, mlp, cnn, resnet, alexnet, resnet18, resnet44, or FILE.py:FACTORY, called as
+    FACTORY(input_shape, classes)."""
     tune: str = "weights"
     """What is tuned, comma-separated: weights (one for each training example), reweight-net (a
     network that weighs an example by its inputs and label), decay, augment, label-smoothing,

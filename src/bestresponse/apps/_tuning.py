@@ -107,9 +107,9 @@ class Tuner:
             br.Batches(inner) if self.inner_batches > 1 else inner[0],
             self.validation.batch(self.outer_order.next()),
         )
-        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.optimizer.zero_grad()  # the next call has the room
         self.tally.add(report)
         self.last = report
         self._record(step, report)
