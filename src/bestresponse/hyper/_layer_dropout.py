@@ -27,7 +27,7 @@ class LayerDropout(nn.Module):
 
     Args:
         model: whose layers these are.
-        per: one rate for each `layer`, or for each of its input channels or `unit`s.
+        per: one rate for each `layer`, or for each `unit`: an input, or an input channel.
         init: initial rate, between 0 and 1.
         layers: names of the layers, for others than all but the first.
         temperature: of the relaxation, see `ConcreteDropout`.
