@@ -22,6 +22,11 @@ _COLORS: dict[Per, str] = {
 }
 ENDS = {"test_error": "tuned on a part", "retrained_test_error": "trained again on all"}
 
+_ROWS = {
+    **{end: f"test, {words}" for end, words in ENDS.items()},
+    "validation_error": "validation part",
+}
+
 
 @dataclass(frozen=True)
 class Size:
@@ -54,14 +59,14 @@ def _panels(sizes: Sequence[Size], shares: Sequence[float], data: str) -> str:
     figure, panels = _figures.panels(len(sizes), height=3.8)
     for axes, size in zip(panels, sizes, strict=True):
         for per, label in PERS.items():
-            for end, style in zip(ENDS, ("--", "-"), strict=True):
+            for end, style in zip(ENDS, (":x", ".-"), strict=True):
                 pairs = [_pair(size.values(per, share, end)) for share in shares]
                 mean, deviation = ([100 * pair[i] for pair in pairs] for i in (0, 1))
                 low, high = (
                     [m + sign * d for m, d in zip(mean, deviation, strict=True)] for sign in (-1, 1)
                 )
                 axes.fill_between(shares, low, high, color=_COLORS[per], alpha=0.1, linewidth=0)
-                axes.plot(shares, mean, style, color=_COLORS[per], linewidth=1.6, marker=".",
+                axes.plot(shares, mean, style, color=_COLORS[per], linewidth=1.6,
                           label=f"{label}, {ENDS[end]}")  # fmt: skip
         _figures.finish(
             axes, f"{size.size:,} examples", "share for validation", "test error, %",
@@ -76,12 +81,12 @@ def _panels(sizes: Sequence[Size], shares: Sequence[float], data: str) -> str:
 
 
 def _table(sizes: Sequence[Size], shares: Sequence[float]) -> str:
-    headings = ["examples, decays", "test error, %", *(f"{share:g}" for share in shares)]
+    headings = ["examples, decays", "error, %", *(f"{share:g}" for share in shares)]
     rows = [
         [f"{size.size:,}, {PERS[per]}", words, *(_percent(size, per, s, name) for s in shares)]
         for size in sizes
         for per in PERS
-        for name, words in {**ENDS, "validation_error": "on the validation part"}.items()
+        for name, words in _ROWS.items()
     ]
     text = (
         "A column for each share; means and deviations over the seeds. Where the validation error "
@@ -120,8 +125,9 @@ def verdict(sizes: Sequence[Size], shares: Sequence[float]) -> str:
     for size in sizes:
         found = []
         for per, label in PERS.items():
-            share, error = size.best(per, shares, "retrained_test_error")
-            found.append(f"{label} {share:g} ({error:.1%})")
+            share, _ = size.best(per, shares, "retrained_test_error")
+            error = _percent(size, per, share, "retrained_test_error")
+            found.append(f"{label} {share:g} ({error} %)")
         parts.append(f"of {size.size:,} examples, with {', with '.join(found)}")
     return (
         "The share for validation with the lowest mean test error after training on all again is, "

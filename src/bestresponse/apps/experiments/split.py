@@ -29,13 +29,13 @@ class ValidationShare(Experiment):
 
     data: str = "digits"
     """Labelled data: `digits` (bundled), or a file or folder as in `bestresponse tune`."""
-    sizes: tuple[int, ...] = (100, 400)
+    sizes: tuple[int, ...] = (100, 200)
     """Examples for training and validation together."""
     shares: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
     """Of them for validation; with 0 nothing is tuned."""
     decay: float = 1e-3
     """Every decay, to begin with."""
-    hypergradients: int = 30
+    hypergradients: int = 20
     """For each tuning, by L-BFGS, at the most."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the draw of the examples; figures are means over them."""
