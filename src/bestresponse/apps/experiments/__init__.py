@@ -10,6 +10,8 @@ from bestresponse.apps.experiments.jacnet_exp import JacNetExp
 from bestresponse.apps.experiments.jacnet_invertible import JacNetInvertible
 from bestresponse.apps.experiments.jacnet_kronecker import JacNetKronecker
 from bestresponse.apps.experiments.language import Language
+from bestresponse.apps.experiments.overfit import Overfit
+from bestresponse.apps.experiments.split import ValidationShare
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
@@ -17,6 +19,8 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     HessianPicture,
     UnrollVersusImplicit,
     DataCleaning,
+    Overfit,
+    ValidationShare,
     JacNetExp,
     JacNetAbs,
     JacNetInvertible,
