@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bestresponse._errors import InputError
-from bestresponse.apps.experiments._overfit_cost import _peak_elsewhere, cost
+from bestresponse.apps.experiments._overfit_cost import _peak, cost
 from bestresponse.apps.experiments._overfit_run import (
     LEAST,
     MOST,
@@ -106,7 +106,7 @@ def test_plain_training_is_the_same_but_for_tuning(roles):
 def test_peak_memory_is_that_of_weights_slopes_and_moments():
     """Plain: weight, slope and Adam's two. Tuned: also λ, its slope, RMSprop's mean, and more."""
     count, asked = 598_282, SimpleNamespace(shape=(3, 16, 16), classes=10, train=range(10))
-    plain_bytes, tuned_bytes = (_peak_elsewhere("mlp", kind, asked) for kind in ("plain", "tuned"))
+    plain_bytes, tuned_bytes = (_peak("mlp", kind, asked) for kind in ("plain", "tuned"))
     if plain_bytes is None:
         pytest.skip("The system does not tell.")
     assert 15 < plain_bytes / count < 30 and 1.3 < tuned_bytes / plain_bytes < 4

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps.experiments._cleaning_contenders import CONTENDERS
+from bestresponse.apps.experiments._cleaning_memory import PLAIN
 
 Spread = tuple[float, float]
 """Mean and standard deviation over seeds."""
@@ -46,7 +47,7 @@ class Standing:
         test_error: share of the test rows.
         auroc: of finding the wrong labels.
         cost: `there` in times of plain training to the end.
-        memory: mean peak over that of plain training; None where the system does not tell.
+        memory: peak in bytes above the data, at the first seed; None where the system is silent.
     """
 
     loss: Spread
@@ -56,7 +57,7 @@ class Standing:
     test_error: Spread
     auroc: Spread
     cost: float | None
-    memory: float | None
+    memory: int | None
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Level:
 
     noise: float
     cases: Sequence[Mapping[str, Any]]
+    memory: Mapping[str, int | None]
     contenders: Mapping[str, Standing]
 
     @classmethod
-    def of(cls, cases: Sequence[Mapping[str, Any]]) -> Level:
+    def of(cls, cases: Sequence[Mapping[str, Any]], memory: Mapping[str, int | None]) -> Level:
         """Means and deviations."""
-        return cls(cases[0]["noise"], cases, {c.key: _standing(c.key, cases) for c in CONTENDERS})
+        standings = {c.key: _standing(c.key, cases, memory[c.key]) for c in CONTENDERS}
+        return cls(cases[0]["noise"], cases, memory, standings)
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -79,9 +82,9 @@ def spread(values: Iterable[float]) -> Spread:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _standing(key: str, cases: Sequence[Mapping[str, Any]]) -> Standing:
+def _standing(key: str, cases: Sequence[Mapping[str, Any]], memory: int | None) -> Standing:
     curves = [case["curves"][key] for case in cases]
-    plain = statistics.fmean(case["cost"]["plain_seconds"] for case in cases)
+    plain = statistics.fmean(case["plain_seconds"] for case in cases)
     there = _mean(curve["there"] for curve in curves)
     return Standing(
         loss=spread(curve["losses"][-1] for curve in curves),
@@ -91,13 +94,8 @@ def _standing(key: str, cases: Sequence[Mapping[str, Any]]) -> Standing:
         test_error=spread(curve["test_error"] for curve in curves),
         auroc=spread(curve["auroc"] for curve in curves),
         cost=None if there is None else there / plain,
-        memory=_mean(_ratio(case["cost"]["memory"], key) for case in cases),
+        memory=memory,
     )
-
-
-def _ratio(memory: Mapping[str, int | None], key: str) -> float | None:
-    own, plain = memory[key], memory["plain"]
-    return own / plain if own is not None and plain else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -154,7 +152,7 @@ def _standings(levels: Sequence[Level], published: bool) -> str:
                     _number(found.near, ".2f"),
                     _number(found.there, ".2f"),
                     _number(found.cost, ".1f", " ×"),
-                    _number(found.memory, ".1f", " ×"),
+                    _number(found.memory and found.memory / 1e6, ".0f", " MB"),
                     f"{found.steps:.0f}",
                     _pair(found.test_error, ".2%"),
                     f"{found.auroc[0]:.4f}",
@@ -163,14 +161,20 @@ def _standings(levels: Sequence[Level], published: bool) -> str:
     text = (
         "Means and deviations over the seeds. Seconds are those until the outer loss is 2 % and a "
         "thousandth above the lowest of all; – where some seed never gets there. Plain training "
-        "solves the inner problem once, with all weights 1: the seconds to a thousandth and the "
-        "peak memory are compared with its own (memory that was freed before and is used again "
-        "does not count). AUROC: wrong labels found by low weights; equal ones, such as many "
-        "zeros, do not rank each other."
+        "solves the inner problem once, with all weights 1; the seconds to a thousandth are also "
+        f"given in units of its own. Peak memory is what comes on top of the data; {_plain(levels)}"
+        "AUROC: wrong labels found by low weights; equal ones, such as many zeros, do not rank "
+        "each other."
     )
     if published:
         text += " Published figures are of one draw, which is that of seed 32."
     return _html.section("Contenders", text, _html.table(headings, rows))
+
+
+def _plain(levels: Sequence[Level]) -> str:
+    """The memory of plain training as a part of a sentence."""
+    plain = levels[0].memory[PLAIN]
+    return "" if plain is None else f"plain training takes {plain / 1e6:.0f} MB. "
 
 
 def _simple(levels: Sequence[Level]) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 import bestresponse as br
+from bestresponse.apps._fresh_process import in_fresh_process
 from bestresponse.apps.experiments._language_model import Strengths
 from bestresponse.apps.experiments._language_parts import Parts
 from bestresponse.apps.experiments._language_training import LanguageTraining, Recipe
@@ -46,25 +43,13 @@ def peak_bytes(parts: Parts, recipe: Recipe, strengths: Strengths, *, tuned: boo
         "parts": {name: value.tolist() if isinstance(value, torch.Tensor) else value
                   for name, value in vars(parts).items()},
         "tuned": tuned,
-        "threads": torch.get_num_threads(),
     }  # fmt: skip
-    child = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps(request),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if child.returncode:
-        raise RuntimeError(f"The process that measures memory failed:\n{child.stderr}")
-    answer: int | None = json.loads(child.stdout)
-    return answer
+    peak: int | None = in_fresh_process(_measure, request)
+    return peak
 
 
 def _measure(request: dict[str, Any]) -> int | None:
     """In the child: weights, optimizers, hyperparameters and graphs all count."""
-    torch.set_num_threads(request["threads"])
     tensors: dict[str, Any] = {name: torch.tensor(value) if isinstance(value, list) else value
                for name, value in request["parts"].items()}  # fmt: skip
     parts = Parts(**tensors)
@@ -77,7 +62,3 @@ def _measure(request: dict[str, Any]) -> int | None:
     training = LanguageTraining(parts, recipe, strengths, 0, tuned=request["tuned"])
     training.advance(_MEMORY_STEPS * recipe.interval)
     return peak.read()
-
-
-if __name__ == "__main__":
-    print(json.dumps(_measure(json.load(sys.stdin))))

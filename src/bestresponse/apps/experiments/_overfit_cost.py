@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 from time import process_time
 from typing import Any
 
+from bestresponse.apps._fresh_process import in_fresh_process
+from bestresponse.apps.experiments._overfit_peak import peak_of
 from bestresponse.apps.experiments._overfit_run import RECIPES, Pace, Roles, plain, tuned
 from bestresponse.apps.experiments._work import one_thread
-
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",  # tensors are pages of their own, given back when freed
-    "MALLOC_TRIM_THRESHOLD_": "0",
-    "MALLOC_MMAP_MAX_": "65536",  # whatever this process was told
-    "MALLOC_TOP_PAD_": "0",
-}
 
 _TELLING = 4 << 20  # bytes; a smaller peak is a few pages, and its ratio chance
 
@@ -31,8 +21,9 @@ def cost(model: str, roles: Roles, pace: Pace, rounds: int) -> dict[str, Any]:
         Ready for JSON: `time` and `memory` as ratios, `seconds` and `bytes` of (plain, tuned).
         Memory is None where the system does not tell, and for small networks.
     """
-    seconds = _seconds(model, roles, pace, rounds)
-    plain_peak, tuned_peak = (_peak_elsewhere(model, kind, roles) for kind in ("plain", "tuned"))
+    with one_thread():
+        seconds = _seconds(model, roles, pace, rounds)
+        plain_peak, tuned_peak = (_peak(model, kind, roles) for kind in ("plain", "tuned"))
     return {
         "time": seconds[1] / seconds[0],
         "memory": tuned_peak / plain_peak
@@ -50,26 +41,19 @@ def _seconds(model: str, roles: Roles, pace: Pace, rounds: int) -> list[float]:
         tuned(RECIPES[model], roles, pace, 0)[0],
     ]
     taken: list[list[float]] = [[], []]
-    with one_thread():
-        for training in trainings:  # to the first hyperparameter step, which warms everything up
-            training.step = RECIPES[model].warmup
+    for training in trainings:  # to the first hyperparameter step, which warms everything up
+        training.step = RECIPES[model].warmup
+        training.advance(training.step + pace.interval, lambda: True)
+    for _ in range(rounds):
+        for training, own in zip(trainings, taken, strict=True):
+            start = process_time()
             training.advance(training.step + pace.interval, lambda: True)
-        for _ in range(rounds):
-            for training, own in zip(trainings, taken, strict=True):
-                start = process_time()
-                training.advance(training.step + pace.interval, lambda: True)
-                own.append(process_time() - start)
+            own.append(process_time() - start)
     return [statistics.median(own) for own in taken]
 
 
-def _peak_elsewhere(model: str, kind: str, roles: Roles) -> int | None:
-    """Peak memory in a process of its own, which knows of nothing else."""
-    asked = json.dumps([model, kind, roles.shape, roles.classes, len(roles.train)])
-    path = os.pathsep.join(filter(None, sys.path))
-    answer = subprocess.run(
-        [sys.executable, "-m", f"{__package__}._overfit_peak", asked],
-        capture_output=True, text=True, check=True,
-        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-    )  # fmt: skip
-    peak: int | None = json.loads(answer.stdout)
+def _peak(model: str, kind: str, roles: Roles) -> int | None:
+    """Peak memory, elsewhere."""
+    asked = model, kind, roles.shape, roles.classes, len(roles.train)
+    peak: int | None = in_fresh_process(peak_of, *asked)
     return peak

@@ -1,10 +1,8 @@
-"""Peak memory of a training, as a process of its own that does nothing else."""
+"""Peak memory of a training, for a process that does nothing else."""
 
 from __future__ import annotations
 
 import gc
-import json
-import sys
 
 import torch
 
@@ -15,9 +13,8 @@ from bestresponse.apps.experiments._overfit_run import RECIPES, Pace, Roles, pla
 from bestresponse.data import Dataset, Split
 
 
-def peak(model: str, kind: str, shape: tuple[int, ...], classes: int, images: int) -> int | None:
+def peak_of(model: str, kind: str, shape: tuple[int, ...], classes: int, images: int) -> int | None:
     """Bytes from before the network is made to after its second hyperparameter step."""
-    torch.set_num_threads(1)
     roles = _noise(shape, classes, images)
     _run(model, kind, roles)  # kernels are loaded
     gc.collect()
@@ -53,7 +50,3 @@ def _noise(shape: tuple[int, ...], classes: int, images: int) -> Roles:
         for part in rows.split(images)
     )
     return Roles(train, validation, validation, shape, classes)
-
-
-if __name__ == "__main__":
-    print(json.dumps(peak(*json.loads(sys.argv[1]))))

@@ -11,10 +11,11 @@ from bestresponse.apps import _options
 from bestresponse.apps.experiments import _cleaning_report as report
 from bestresponse.apps.experiments._cleaning_contenders import FOLLOWED
 from bestresponse.apps.experiments._cleaning_data import draw
+from bestresponse.apps.experiments._cleaning_memory import peaks
 from bestresponse.apps.experiments._cleaning_problem import Cleaning
 from bestresponse.apps.experiments._cleaning_race import (
-    cost,
     limit_of,
+    plain_seconds,
     race,
     seconds_to,
     simple_rows,
@@ -65,17 +66,20 @@ class DataCleaning(Experiment):
 
     @property
     def steps(self) -> int:
-        """For each noise and seed the simple rows, the cost and the race."""
-        return 3 * len(self.noise) * len(self.seeds)
+        """For each noise the memory; for each seed of it simple rows, plain training, the race."""
+        return len(self.noise) * (1 + 3 * len(self.seeds))
 
     def measure(self, pulse: Pulse) -> Findings:
         """All races, on one thread."""
         with one_thread():
             cases = [self._case(level, seed, pulse) for level in self.noise for seed in self.seeds]
-        levels = [report.Level.of([c for c in cases if c["noise"] == n]) for n in self.noise]
+        levels = [
+            report.Level.of([c for c in cases if c["noise"] == n], self._memory(n, pulse))
+            for n in self.noise
+        ]
         headline = _headline(levels)
         sections = report.sections(levels, published=self._is_benchmark)
-        return Findings(_verdict(levels), headline, sections, {"cases": cases})
+        return Findings(_verdict(levels), headline, sections, _curves(levels))
 
     @property
     def _is_benchmark(self) -> bool:
@@ -83,12 +87,17 @@ class DataCleaning(Experiment):
         sizes = (self.rows, self.validation, self.decay) == (20_000, 5_000, 0.2)
         return sizes and "mnist" in self.data.lower()
 
+    def _memory(self, noise: float, pulse: Pulse) -> dict[str, int | None]:
+        """Peaks at the first seed."""
+        drawn = self.data, self.rows, self.validation, noise, self.seeds[0], self.decay
+        return pulse.once(f"noise {noise:g}: memory", lambda: peaks(*drawn))
+
     def _case(self, noise: float, seed: int, pulse: Pulse) -> dict[str, Any]:
         """One draw of the data."""
         problem = Cleaning(draw(self.data, self.rows, self.validation, noise, seed), self.decay)
         name = f"noise {noise:g}, seed {seed}"
         rows = pulse.once(f"{name}: simple rows", lambda: simple_rows(problem))
-        spent = pulse.once(f"{name}: cost", lambda: cost(problem, seed))
+        plain = pulse.once(f"{name}: plain training", lambda: plain_seconds(problem, seed))
         curves = pulse.once(
             f"{name}: race",
             lambda: race(problem, seed, self.seconds, lambda words: pulse.say(f"{name}: {words}")),
@@ -105,9 +114,16 @@ class DataCleaning(Experiment):
             "limit": limit,
             "start": start_level(problem),
             "rows": rows,
-            "cost": spent,
+            "plain_seconds": plain,
             "curves": curves,
         }
+
+
+def _curves(levels: list[report.Level]) -> dict[str, Any]:
+    return {
+        "cases": [case for level in levels for case in level.cases],
+        "memory": {f"{level.noise:g}": dict(level.memory) for level in levels},
+    }
 
 
 def _headline(levels: list[report.Level]) -> dict[str, float | None]:
