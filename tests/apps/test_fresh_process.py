@@ -41,5 +41,5 @@ def test_memory_that_was_freed_before_counts_again():
 
 
 def test_what_fails_there_says_so_here():
-    with pytest.raises(RuntimeError, match="failing failed:(.|\n)*no such thing"):
+    with pytest.raises(RuntimeError, match=r"failing failed:(.|\n)*no such thing"):
         in_fresh_process(failing)
