@@ -35,7 +35,7 @@ STRENGTHS = Strengths(
 )  # fmt: skip
 RECIPE = Recipe(
     width=6, layers=1, batch=3, window=5, epochs=3, patience=2, lr=0.02, warmup=0, interval=2,
-    hyper_lr=0.1, rates="one", decay="tensor", temperature=0.5,
+    hyper_batch=3, hyper_lr=0.1, rates="one", decay="tensor", temperature=0.5,
 )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ class Recipe:
         lr: of Adam on the weights.
         warmup: epochs before the first hyperparameter step.
         interval: training steps between two hyperparameter steps.
+        hyper_batch: columns in a hyperparameter step, others each time; all if there are fewer.
         hyper_lr: of Adam on the hyperparameters.
         rates: one a kind of dropout, or one a unit.
         decay: one a model, tensor or weight.
@@ -61,6 +62,7 @@ class Recipe:
     lr: float
     warmup: int
     interval: int
+    hyper_batch: int
     hyper_lr: float
     rates: Literal["one", "unit"]
     decay: Per
@@ -144,9 +146,13 @@ class LanguageTraining:
                 yield (*window, i == 0)
 
     def _outer_batches(self) -> Iterator[Window]:
-        table = columns(self.parts.tuning, min(self.recipe.batch, len(self.parts.tuning) // 2))
+        table = columns(self.parts.tuning, min(self._hyper_batch, len(self.parts.tuning) // 2))
         while True:
             yield from windows(table, self.recipe.window)
+
+    @property
+    def _hyper_batch(self) -> int:
+        return min(self.recipe.hyper_batch, self.recipe.batch)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -195,9 +201,10 @@ class LanguageTraining:
         self.step += 1
 
     def _tune(self, nested: br.Nested, words: Tensor, targets: Tensor) -> None:
+        inner = _some_columns(words, targets, self._state, self.history.calls, self._hyper_batch)
         held, next_held = next(self._outer)
         outer_state = self.model.state(held.shape[1])
-        loss, _ = nested((words, targets, self._state), (held, next_held, outer_state))
+        loss, _ = nested(inner, (held, next_held, outer_state))
         self.hyper_optimizer.zero_grad()
         loss.backward()
         self.hyper_optimizer.step()
@@ -215,3 +222,13 @@ class LanguageTraining:
         history.test.append(perplexity(self.model, parts.test))
         for name, value in self.regularizers.values().items():
             history.values.setdefault(name, []).append(value)
+
+
+def _some_columns(
+    words: Tensor, targets: Tensor, state: State, call: int, count: int
+) -> tuple[Tensor, Tensor, State]:
+    """So many columns of a window, beginning where the call before ended."""
+    total = words.shape[1]
+    chosen = torch.arange(call * count, (call + 1) * count) % total
+    picked = [(h[:, chosen], c[:, chosen]) for h, c in state]
+    return words[:, chosen], targets[:, chosen], picked

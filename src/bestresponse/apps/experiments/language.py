@@ -71,8 +71,10 @@ class Language(Experiment):
     """Of Adam on the weights."""
     warmup: int = 3
     """Epochs before the first hyperparameter step."""
-    interval: int = 14
+    interval: int = 7
     """Training steps between two hyperparameter steps."""
+    hyper_batch: int = 8
+    """Columns in a hyperparameter step, other ones each time; memory grows with them."""
     hyper_lr: float = 0.2
     """Of Adam on the hyperparameters."""
     rates: Literal["one", "unit"] = "one"
@@ -91,7 +93,8 @@ class Language(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "tokens", "held_out", "min_count", "vocabulary", "width", "layers", "batch",
-            "window", "epochs", "patience", "lr", "interval", "hyper_lr", "temperature",
+            "window", "epochs", "patience", "lr", "interval", "hyper_batch", "hyper_lr",
+            "temperature",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup")
         _options.check_choice(self, "unit", ("word", "character"))
@@ -141,7 +144,8 @@ class Language(Experiment):
     def _recipe(self) -> Recipe:
         return Recipe(
             self.width, self.layers, self.batch, self.window, self.epochs, self.patience, self.lr,
-            self.warmup, self.interval, self.hyper_lr, self.rates, self.decay, self.temperature,
+            self.warmup, self.interval, self.hyper_batch, self.hyper_lr, self.rates, self.decay,
+            self.temperature,
         )  # fmt: skip
 
 
