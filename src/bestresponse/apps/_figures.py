@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colours, which people with colour blindness can tell apart
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
@@ -49,6 +50,14 @@ def finish(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> No
     axes.set_ylabel(y, fontsize=9)
     if legend:
         axes.legend(fontsize=8, frameon=False)
+
+
+def log_counts(axes: Axes) -> None:
+    """A logarithmic x axis of counts: 1, 2, 5, 10, … in plain numbers, few enough to read."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def band(axes: Axes, x: Sequence[float], levels: Sequence[Sequence[float]], color: str) -> None:

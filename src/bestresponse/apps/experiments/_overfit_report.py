@@ -52,7 +52,7 @@ def accuracies(models: Sequence[Model], images: int, data: str) -> str:
                     [100 * point[role] for point in points],
                     color=color, linewidth=1.4, label=role if i == 0 else None,
                 )  # fmt: skip
-        axes.set_xscale("log")
+        _figures.log_counts(axes)
         axes.set_ylim(0, 103)
         _figures.finish(axes, model.name, "training steps", "accuracy, %")
 

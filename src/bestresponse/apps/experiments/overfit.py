@@ -35,9 +35,9 @@ class Overfit(Experiment):
     """Training images, and as many for validation."""
     test: int = 1000
     """Test images, from the data's own test set where there is one."""
-    interval: int = 2
+    interval: int = 12
     """Training steps between two hyperparameter steps."""
-    hyper_lr: float = 0.5
+    hyper_lr: float = 0.3
     """RMSprop's learning rate for the logarithms of the decays."""
     most_steps: int = 4000
     """Training steps after which a run ends, even without reaching 99.9 %."""
@@ -115,7 +115,8 @@ def _headline(found: list[Model]) -> dict[str, float | None]:
         headline[f"{model.name}_hyperparameters"] = model.runs[0]["hyperparameters"]
         headline[f"{model.name}_steps"] = model.mean("step")
         headline[f"{model.name}_time"] = model.cost["time"]
-        headline[f"{model.name}_memory"] = model.cost["memory"]
+        if model.cost["memory"] is not None:
+            headline[f"{model.name}_memory"] = model.cost["memory"]
     return headline
 
 
