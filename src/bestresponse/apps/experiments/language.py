@@ -65,7 +65,7 @@ class Language(Experiment):
     """Words a training step, through which gradients are propagated."""
     epochs: int = 30
     """Passes over the training part, at the most."""
-    patience: int = 12
+    patience: int = 20
     """Epochs without a better selection perplexity before training stops."""
     lr: float = 0.005
     """Of Adam on the weights."""
@@ -75,7 +75,7 @@ class Language(Experiment):
     """Training steps between two hyperparameter steps."""
     hyper_batch: int = 8
     """Columns in a hyperparameter step, other ones each time; memory grows with them."""
-    hyper_lr: float = 0.2
+    hyper_lr: float = 0.1
     """Of Adam on the hyperparameters."""
     rates: Literal["one", "unit"] = "one"
     """One rate for each kind of dropout, or one for each unit, word and recurrent weight."""
