@@ -204,3 +204,29 @@ def test_bad_input_is_a_sentence_and_writes_nothing(tmp_path, name):
     with pytest.raises(br.InputError, match=says):
         run(tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (1024, 1024)),
+        ({"model": "linear", "batch_size": 30}, (120, 120)),
+        ({"model": "cnn"}, (256, 256)),
+        ({"model": "cnn", "batch_size": 64, "outer_batch": 7}, (64, 7)),
+        ({"inner_batch": 5}, (5, 1024)),
+    ],
+)
+def test_hyperparameter_steps_see_as_many_examples_as_training_steps(settings, expected):
+    """Light models four times as many."""
+    assert Tune(**settings).hyper_batches == expected
+    b, data = bench(**settings)
+    training, _ = b.tuned()
+    tuner = training.companion
+    drawn = (tuner.inner_order.batch_size, tuner.outer_order.batch_size)
+    assert drawn == (min(expected[0], len(data.train)), min(expected[1], len(data.validation)))
+
+
+def test_a_run_folder_tells_the_batches_that_were_used(tmp_path):
+    run(tmp_path / "a", batch_size=20)
+    saved = json.loads((tmp_path / "a" / "settings.json").read_text())["settings"]
+    assert (saved["inner_batch"], saved["outer_batch"], saved["interval"]) == (80, 80, 5)

@@ -17,7 +17,9 @@ from bestresponse.apps import _models, _options
 from bestresponse.apps._groups import GROUPS
 from bestresponse.data import Splits, load, split
 
+LIGHT_MODELS = ("linear", "mlp")
 _HIGHEST_RATE = 1e37  # near the end of float32, where optimizers overflow
+_LIGHT_BATCHES = 4  # of training, in a hyperparameter step of a light model
 
 
 def _optional(metavar: str) -> Any:
@@ -78,13 +80,15 @@ class TuneSettings(ABC):
     """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
     batch_size: int = 256
     """Examples in a training step."""
-    inner_batch: int = 2048
-    """Training examples in a hyperparameter step (all, where there are fewer)."""
-    outer_batch: int = 2048
-    """Validation examples in a hyperparameter step (all, where there are fewer)."""
+    inner_batch: Annotated[int | None, _optional("INT")] = None
+    """Training examples in a hyperparameter step (all, where there are fewer); by default as many
+    as in a training step, for linear and mlp, which need little memory, four times as many."""
+    outer_batch: Annotated[int | None, _optional("INT")] = None
+    """Validation examples in a hyperparameter step (all, where there are fewer); by default the
+    same."""
     warmup: int = 20
     """Training steps before the first hyperparameter step."""
-    interval: int = 15
+    interval: int = 25
     """Training steps between two hyperparameter steps."""
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
@@ -126,6 +130,12 @@ class TuneSettings(ABC):
         """Adam's learning rate for each group that is tuned."""
         rates = {name: self.hyper_lr or GROUPS[name].lr for name in self.groups}
         return rates | dict(_rate(entry, self.groups) for entry in self.group_lr)
+
+    @property
+    def hyper_batches(self) -> tuple[int, int]:
+        """Training and validation examples in a hyperparameter step."""
+        default = self.batch_size * (_LIGHT_BATCHES if self.model in LIGHT_MODELS else 1)
+        return self.inner_batch or default, self.outer_batch or default
 
     @abstractmethod
     def run(self) -> Any:
