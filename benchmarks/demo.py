@@ -10,6 +10,7 @@ import argparse
 import json
 import shlex
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -75,7 +76,9 @@ def _run(settings: Tune, seed: int) -> Outcome:
     """One run, whose folder nobody needs."""
     with tempfile.TemporaryDirectory() as folder:
         one = replace(settings, seed=seed, out=Path(folder) / "run")
-        return one.run(Console(quiet=True))
+        result = one.run(Console(quiet=True))
+    print(f"seed {seed}: {result.verdict}", file=sys.stderr)
+    return result
 
 
 def table(headlines: Sequence[dict[str, Any]]) -> list[str]:
