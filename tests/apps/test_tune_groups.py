@@ -230,3 +230,25 @@ def test_a_run_folder_tells_the_batches_that_were_used(tmp_path):
     run(tmp_path / "a", batch_size=20)
     saved = json.loads((tmp_path / "a" / "settings.json").read_text())["settings"]
     assert (saved["inner_batch"], saved["outer_batch"], saved["interval"]) == (80, 80, 5)
+
+
+def test_a_u_net_is_tuned_at_the_rate_of_a_network():
+    assert Tune(tune="augment").hyper_rates == {"augment": 0.03}
+    network = Tune(tune="augment,decay", augmentation="network")
+    assert network.hyper_rates == {"augment": 0.003, "decay": 0.1}
+    given = Tune(tune="augment", augmentation="network", group_lr=("augment=0.5",))
+    assert given.hyper_rates == {"augment": 0.5}
+
+
+def test_the_default_regularizer_is_the_published_one_at_the_default_scale():
+    """Factor 1 with a solver scale of 0.1 and factor 10 with 1 differ by a factor of 10 only."""
+    found = []
+    for settings in ({}, {"augment_regularizer": 1.0, "solver_lr": 0.1}):
+        b, data = bench(tune="augment", augmentation="network", **settings)
+        training, hyper = b.tuned()
+        index = torch.arange(20)
+        inner = (*data.train.batch(index), index)
+        loss, _ = training.companion.nested(inner, data.validation.batch(index))
+        loss.backward()
+        found.append(torch.cat([p.grad.reshape(-1) for p in hyper.augment.parameters()]))
+    torch.testing.assert_close(found[0], 10 * found[1], rtol=1e-3, atol=1e-5)

@@ -14,7 +14,7 @@ import tyro
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
-from bestresponse.apps._groups import GROUPS
+from bestresponse.apps._groups import GROUPS, NETWORK_RATE
 from bestresponse.data import Splits, load, split
 
 LIGHT_MODELS = ("linear", "mlp")
@@ -56,8 +56,9 @@ class TuneSettings(ABC):
     augment_width: int = 3
     """Its first level has 2^width channels: depth 2, width 3 is the published small one of 6,659
     weights on colour images, depth 5, width 6 the large one of 31 million."""
-    augment_regularizer: float = 1.0
-    """Factor of what keeps the U-Net's changes varied, in the validation loss."""
+    augment_regularizer: float = 10.0
+    """Factor of what keeps the U-Net's changes varied, in the validation loss (the published 1
+    with a solver scale of 0.1 is 10 with one of 1)."""
     corrupt: float = 0.0
     """Flip this share of the training labels, to show cleaning."""
     train: Annotated[int | None, _optional("INT")] = None
@@ -128,8 +129,12 @@ class TuneSettings(ABC):
     @property
     def hyper_rates(self) -> dict[str, float]:
         """Adam's learning rate for each group that is tuned."""
-        rates = {name: self.hyper_lr or GROUPS[name].lr for name in self.groups}
+        rates = {name: self.hyper_lr or self._usual_rate(name) for name in self.groups}
         return rates | dict(_rate(entry, self.groups) for entry in self.group_lr)
+
+    def _usual_rate(self, group: str) -> float:
+        network = group == "augment" and self.augmentation == "network"
+        return NETWORK_RATE if network else GROUPS[group].lr
 
     @property
     def hyper_batches(self) -> tuple[int, int]:
