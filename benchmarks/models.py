@@ -54,6 +54,19 @@ def convolutional() -> nn.Module:
     return _counted(nn.Sequential(layers), _CONVOLUTIONAL_WEIGHTS)
 
 
+def small_convolutional(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Two strided convolutions and a linear layer; 28,938 weights for MNIST."""
+    channels, height, width = input_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * ((height + 3) // 4) * ((width + 3) // 4), classes),
+    )
+
+
 def alexnet() -> nn.Module:
     """AlexNet for 3×32×32 images, 23,272,266 weights."""
     layers: list[nn.Module] = []

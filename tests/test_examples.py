@@ -12,6 +12,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 PROMISES = {
     # the figure in the last line, and the range in which it must lie
+    "augmentation": (r"learned ranges: test error \S+ %, (\S+)% lower", 15.0, 60.0),
     "check_hypergradient": (r"agrees with retraining to (\S+) %", 0.0, 0.2),
     "data_cleaning": (r"wrong labels found: AUROC (\S+)$", 0.92, 1.0),
     "distillation": (r"ten learned images: test accuracy (\S+)", 0.93, 0.99),

@@ -152,6 +152,20 @@ def test_roles_smaller_than_the_classes_or_larger_than_the_data(refused, flags, 
     refused("--steps=4", *flags, says=says)
 
 
+NETWORKS = {
+    "--augment-depth=5": "8×8 pixels cannot be halved 4 times",
+    "--augment-depth=40": "2\\^42 channels",
+    "--augment-width=40": "2\\^41 channels",
+    "--augment-width=-1": "--augment-width is -1",
+    "--augment-regularizer=nan": "--augment-regularizer is nan",
+}
+
+
+@pytest.mark.parametrize("flag", NETWORKS)
+def test_a_network_that_cannot_change_the_images(refused, flag):
+    refused(*TINY, "--tune=augment", "--augmentation=network", flag, says=NETWORKS[flag])
+
+
 UNUSED = [
     (["--decay-per=model"], "--decay-per"),
     (["--tune=weights", "--decay-per=weight"], "--decay-per"),

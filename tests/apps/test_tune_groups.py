@@ -204,3 +204,51 @@ def test_bad_input_is_a_sentence_and_writes_nothing(tmp_path, name):
     with pytest.raises(br.InputError, match=says):
         run(tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (1024, 1024)),
+        ({"model": "linear", "batch_size": 30}, (120, 120)),
+        ({"model": "cnn"}, (256, 256)),
+        ({"model": "cnn", "batch_size": 64, "outer_batch": 7}, (64, 7)),
+        ({"inner_batch": 5}, (5, 1024)),
+    ],
+)
+def test_hyperparameter_steps_see_as_many_examples_as_training_steps(settings, expected):
+    """Light models four times as many."""
+    assert Tune(**settings).hyper_batches == expected
+    b, data = bench(**settings)
+    training, _ = b.tuned()
+    tuner = training.companion
+    drawn = (tuner.inner_order.batch_size, tuner.outer_order.batch_size)
+    assert drawn == (min(expected[0], len(data.train)), min(expected[1], len(data.validation)))
+
+
+def test_a_run_folder_tells_the_batches_that_were_used(tmp_path):
+    run(tmp_path / "a", batch_size=20)
+    saved = json.loads((tmp_path / "a" / "settings.json").read_text())["settings"]
+    assert (saved["inner_batch"], saved["outer_batch"], saved["interval"]) == (80, 80, 5)
+
+
+def test_a_u_net_is_tuned_at_the_rate_of_a_network():
+    assert Tune(tune="augment").hyper_rates == {"augment": 0.03}
+    network = Tune(tune="augment,decay", augmentation="network")
+    assert network.hyper_rates == {"augment": 0.003, "decay": 0.1}
+    given = Tune(tune="augment", augmentation="network", group_lr=("augment=0.5",))
+    assert given.hyper_rates == {"augment": 0.5}
+
+
+def test_the_default_regularizer_is_the_published_one_at_the_default_scale():
+    """Factor 1 with a solver scale of 0.1 and factor 10 with 1 differ by a factor of 10 only."""
+    found = []
+    for settings in ({}, {"augment_regularizer": 1.0, "solver_lr": 0.1}):
+        b, data = bench(tune="augment", augmentation="network", **settings)
+        training, hyper = b.tuned()
+        index = torch.arange(20)
+        inner = (*data.train.batch(index), index)
+        loss, _ = training.companion.nested(inner, data.validation.batch(index))
+        loss.backward()
+        found.append(torch.cat([p.grad.reshape(-1) for p in hyper.augment.parameters()]))
+    torch.testing.assert_close(found[0], 10 * found[1], rtol=1e-3, atol=1e-5)

@@ -180,6 +180,9 @@ def test_hypergradient_is_the_gradient_through_the_closed_form(make):
 REFUSED = {
     "no channel": (lambda: AugmentationNetwork(0), "positive whole numbers"),
     "noise": (lambda: AugmentationNetwork(1, noise="loud"), "image, pixel, none"),
+    "deep": (lambda: AugmentationNetwork(1, depth=40), "2\\^42 channels"),
+    "wide": (lambda: AugmentationNetwork(1, width=10**9), "4,096 at most"),
+    "just too wide": (lambda: AugmentationNetwork(1, depth=6, width=8), "2\\^13 channels"),
     "odd": (lambda: AugmentationNetwork(1, depth=3)(torch.zeros(1, 1, 6, 6)), "halved 2 times"),
     "colours": (lambda: AugmentationNetwork(3)(torch.zeros(1, 1, 8, 8)), "of 3 channels"),
     "features": (lambda: AugmentationNetwork(3).check((5,)), "shape"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bestresponse.apps._examples import Examples
     from bestresponse.apps._tune_settings import TuneSettings
 
+NETWORK_RATE = 3e-3  # of networks, whose units die at the rates that suit a few numbers
 _NAMED = 8  # layers that are drawn one by one
 _AT_ONCE = 5000  # examples that a reweighting network sees in one piece
 _LOOKED_AT = 64  # images whose changes are measured along the way
@@ -145,7 +146,10 @@ GROUPS = {
         read=_read_weights,
     ),
     "reweight-net": Group(
-        lr=3e-3, make=_make_reweighting, read=_read_reweighting, settings=("reweight_hidden",)
+        lr=NETWORK_RATE,
+        make=_make_reweighting,
+        read=_read_reweighting,
+        settings=("reweight_hidden",),
     ),
     "decay": Group(lr=0.1, make=_make_decay, read=_read_decay, settings=("decay_per",)),
     "augment": Group(

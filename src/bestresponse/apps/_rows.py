@@ -113,14 +113,15 @@ class Bench:
             method=settings.make_method(optimizer),
             seed=settings.seed,
         )
+        inner_batch, outer_batch = settings.hyper_batches
         tuner = Tuner(
             nested,
             self._hyper_optimizer(hyper),
             Schedule(settings.warmup, settings.interval, settings.patience),
             train,
             self.data.validation,
-            inner_batch=settings.inner_batch,
-            outer_batch=settings.outer_batch,
+            inner_batch=inner_batch,
+            outer_batch=outer_batch,
             inner_batches=settings.unroll_steps if settings.method == "unroll" else 1,
             seed=settings.seed,
             record=self._record,

@@ -14,10 +14,12 @@ import tyro
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
-from bestresponse.apps._groups import GROUPS
+from bestresponse.apps._groups import GROUPS, NETWORK_RATE
 from bestresponse.data import Splits, load, split
 
+LIGHT_MODELS = ("linear", "mlp")
 _HIGHEST_RATE = 1e37  # near the end of float32, where optimizers overflow
+_LIGHT_BATCHES = 4  # of training, in a hyperparameter step of a light model
 
 
 def _optional(metavar: str) -> Any:
@@ -54,8 +56,9 @@ class TuneSettings(ABC):
     augment_width: int = 3
     """Its first level has 2^width channels: depth 2, width 3 is the published small one of 6,659
     weights on colour images, depth 5, width 6 the large one of 31 million."""
-    augment_regularizer: float = 1.0
-    """Factor of what keeps the U-Net's changes varied, in the validation loss."""
+    augment_regularizer: float = 10.0
+    """Factor of what keeps the U-Net's changes varied, in the validation loss (the published 1
+    with a solver scale of 0.1 is 10 with one of 1)."""
     corrupt: float = 0.0
     """Flip this share of the training labels, to show cleaning."""
     train: Annotated[int | None, _optional("INT")] = None
@@ -78,13 +81,15 @@ class TuneSettings(ABC):
     """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
     batch_size: int = 256
     """Examples in a training step."""
-    inner_batch: int = 2048
-    """Training examples in a hyperparameter step (all, where there are fewer)."""
-    outer_batch: int = 2048
-    """Validation examples in a hyperparameter step (all, where there are fewer)."""
+    inner_batch: Annotated[int | None, _optional("INT")] = None
+    """Training examples in a hyperparameter step (all, where there are fewer); by default as many
+    as in a training step, for linear and mlp, which need little memory, four times as many."""
+    outer_batch: Annotated[int | None, _optional("INT")] = None
+    """Validation examples in a hyperparameter step (all, where there are fewer); by default the
+    same."""
     warmup: int = 20
     """Training steps before the first hyperparameter step."""
-    interval: int = 15
+    interval: int = 25
     """Training steps between two hyperparameter steps."""
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
@@ -124,8 +129,18 @@ class TuneSettings(ABC):
     @property
     def hyper_rates(self) -> dict[str, float]:
         """Adam's learning rate for each group that is tuned."""
-        rates = {name: self.hyper_lr or GROUPS[name].lr for name in self.groups}
+        rates = {name: self.hyper_lr or self._usual_rate(name) for name in self.groups}
         return rates | dict(_rate(entry, self.groups) for entry in self.group_lr)
+
+    def _usual_rate(self, group: str) -> float:
+        network = group == "augment" and self.augmentation == "network"
+        return NETWORK_RATE if network else GROUPS[group].lr
+
+    @property
+    def hyper_batches(self) -> tuple[int, int]:
+        """Training and validation examples in a hyperparameter step."""
+        default = self.batch_size * (_LIGHT_BATCHES if self.model in LIGHT_MODELS else 1)
+        return self.inner_batch or default, self.outer_batch or default
 
     @abstractmethod
     def run(self) -> Any:

@@ -15,9 +15,7 @@ from bestresponse.apps import _models, _options
 from bestresponse.apps._outcome import Outcome
 from bestresponse.apps._run import RunFolder, absolute, check_free
 from bestresponse.apps._session import Session, fingerprint
-from bestresponse.apps._tune_settings import TuneSettings
-
-_LIGHT_MODELS = ("linear", "mlp")
+from bestresponse.apps._tune_settings import LIGHT_MODELS, TuneSettings
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,13 @@ def _resolved(settings: Tune) -> Tune:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     out = absolute(settings.out or Path("runs") / f"{stamp}-tune-{name}")
     check_free(out, overwrite=settings.overwrite, resumable=True)
-    threads = settings.threads or (
-        1 if settings.model in _LIGHT_MODELS else torch.get_num_threads()
-    )
+    threads = settings.threads or (1 if settings.model in LIGHT_MODELS else torch.get_num_threads())
     data = settings.data if settings.data == "digits" else str(absolute(Path(settings.data)))
-    return replace(settings, out=out, data=data, threads=threads, model=_located(settings.model))
+    inner, outer = settings.hyper_batches
+    return replace(
+        settings, out=out, data=data, threads=threads, model=_located(settings.model),
+        inner_batch=inner, outer_batch=outer,
+    )  # fmt: skip
 
 
 def _located(model: str) -> str:

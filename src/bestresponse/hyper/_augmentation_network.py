@@ -11,6 +11,7 @@ from bestresponse._errors import InputError
 
 Noise = Literal["image", "pixel", "none"]
 
+_MOST_CHANNELS = 4096  # of the last level; the published large network has 1,024 there
 _FIRST_CHANGE = 0.1  # of what the usual initial weights of the last layer would do
 
 
@@ -25,7 +26,8 @@ class AugmentationNetwork(nn.Module):
             `none`, for a change that is always the same.
 
     Raises:
-        InputError: for settings that are no positive whole numbers.
+        InputError: for settings that are no positive whole numbers, or a network of more than
+            4,096 channels.
 
     Source: Lorraine, Vicol, Duvenaud, "Optimizing Millions of Hyperparameters by Implicit
     Differentiation" (2020), section 5.5, https://arxiv.org/abs/1911.02590
@@ -46,6 +48,11 @@ class AugmentationNetwork(nn.Module):
             raise InputError(
                 f"channels={channels}, depth={depth}, width={width} describe no network; "
                 "give positive whole numbers."
+            )
+        if width + depth - 1 >= _MOST_CHANNELS.bit_length():  # 2 to that power may be no number
+            raise InputError(
+                f"depth={depth}, width={width} mean 2^{width + depth - 1} channels on the last "
+                f"level; lower them, there may be {_MOST_CHANNELS:,} at most."
             )
         if noise not in get_args(Noise):
             raise InputError(f"noise='{noise}' is unknown; use {', '.join(get_args(Noise))}.")
