@@ -2,7 +2,7 @@
 
 from bestresponse.hyper._augmentation import Augmentation
 from bestresponse.hyper._augmentation_network import AugmentationNetwork
-from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
+from bestresponse.hyper._bounded import Bounded, HalfLine, Integers, Interval, LogRange
 from bestresponse.hyper._distilled import Distilled
 from bestresponse.hyper._dropout import ConcreteDropout
 from bestresponse.hyper._example_weights import ExampleWeights
@@ -19,6 +19,7 @@ __all__ = [
     "Distilled",
     "ExampleWeights",
     "HalfLine",
+    "Integers",
     "Interval",
     "LabelSmoothing",
     "LayerDropout",
