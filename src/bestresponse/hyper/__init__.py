@@ -1,5 +1,6 @@
 """Hyperparameter modules: what is tuned."""
 
+from bestresponse.hyper._augment import augment
 from bestresponse.hyper._augmentation import Augmentation
 from bestresponse.hyper._augmentation_network import AugmentationNetwork
 from bestresponse.hyper._bounded import Bounded, HalfLine, Integers, Interval, LogRange
@@ -26,4 +27,5 @@ __all__ = [
     "LogRange",
     "ReweightingNetwork",
     "WeightDecay",
+    "augment",
 ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
-from bestresponse.response._layer import ResponseLayer
+from bestresponse.response._layer import ResponseLayer, gated
 
 
 class Conv2d(ResponseLayer):
@@ -59,7 +58,7 @@ class Conv2d(ResponseLayer):
             return self._conv(x, weights["weight"], weights.get("bias"))
         leading = x.shape[:1]
         gate = self.gates("weight", z, leading)[..., None, None]
-        y = torch.addcmul(self.plain(x), gate, self._conv(x, self.response["weight"], None))
+        y = gated(self.plain(x), gate, self._conv(x, self.response["weight"], None))
         if "bias" not in self.response:
             return y
         bias = self.gates("bias", z, leading) * self.response["bias"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bestresponse._errors import InputError
-from bestresponse.response._layer import ResponseLayer
+from bestresponse.response._layer import ResponseLayer, gated
 
 States = tuple[Tensor, Tensor]
 
@@ -107,7 +107,7 @@ class LSTM(ResponseLayer):
         ih, hh = f"weight_ih_l{layer}", f"weight_hh_l{layer}"
         elementary = dict(self._elementary())
         fed = F.linear(x, elementary[ih])
-        fed = torch.addcmul(fed, self._rows(ih, z), F.linear(x, self.response[ih]))
+        fed = gated(fed, self._rows(ih, z), F.linear(x, self.response[ih]))
         for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
             if name in elementary:
                 fed = fed + elementary[name] + self._rows(name, z) * self.response[name]
@@ -116,7 +116,7 @@ class LSTM(ResponseLayer):
         gate, (h, c), outputs = self._rows(hh, z), states, []
         for step in fed.unbind():
             own, response = F.linear(h, both).chunk(2, -1)
-            i, f, g, o = torch.addcmul(step + own, gate, response).chunk(4, -1)
+            i, f, g, o = gated(step + own, gate, response).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs.append(h)

@@ -281,7 +281,7 @@ class SelfTuning(nn.Module):
         Returns:
             By the names that the parameters of `freeze()` have.
         """
-        given = {name.removeprefix("raw."): value for name, value in (hyper or {}).items()}
+        given = {name.removeprefix("raw.").rstrip("|"): v for name, v in (hyper or {}).items()}
         z = self._points.live(given)
         if self.centred:
             z = z - self._points.live().detach()
