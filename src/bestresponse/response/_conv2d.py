@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
-from bestresponse.response._layer import ResponseLayer, gated
+from bestresponse.response._layer import ResponseLayer
 
 
 class Conv2d(ResponseLayer):
@@ -58,7 +58,7 @@ class Conv2d(ResponseLayer):
             return self._conv(x, weights["weight"], weights.get("bias"))
         leading = x.shape[:1]
         gate = self.gates("weight", z, leading)[..., None, None]
-        y = gated(self.plain(x), gate, self._conv(x, self.response["weight"], None))
+        y = self._gated(self.plain(x), gate, self._conv(x, self.response["weight"], None))
         if "bias" not in self.response:
             return y
         bias = self.gates("bias", z, leading) * self.response["bias"]

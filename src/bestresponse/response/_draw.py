@@ -62,7 +62,7 @@ class Slot:
     def __init__(self, rest: Callable[[], Draw], batch_dim: int) -> None:
         self._rest, self.batch_dim = rest, batch_dim
         self._held: Draw | None = None
-        self.linearizing = False
+        self.forward_mode = False
 
     @property
     def draw(self) -> Draw:

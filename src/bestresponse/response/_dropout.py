@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bestresponse._errors import InputError
 from bestresponse.response._draw import Slot, spread
+from bestresponse.response._linearized import has_tangent, with_tangent
 
 
 class Dropout(nn.Module):
@@ -52,7 +53,8 @@ class Dropout(nn.Module):
             return x
         if self.slot is None or not self.rate:
             return dropped(x, x.new_full((1,), self.p), 0, self.dims_shared) if self.p else x
-        return dropped(x, self.slot.draw[self.rate], self.slot.batch_dim, self.dims_shared)
+        rates, forward = self.slot.draw[self.rate], self.slot.forward_mode
+        return dropped(x, rates, self.slot.batch_dim, self.dims_shared, forward_mode=forward)
 
     def extra_repr(self) -> str:
         """The rate's name, or the rate."""
@@ -70,7 +72,14 @@ def _drop_inputs(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
     return layer.get_submodule("input_dropout")(x), *rest
 
 
-def dropped(x: Tensor, rates: Tensor, batch_dim: int, dims_shared: Sequence[int] = ()) -> Tensor:
+def dropped(
+    x: Tensor,
+    rates: Tensor,
+    batch_dim: int,
+    dims_shared: Sequence[int] = (),
+    *,
+    forward_mode: bool = False,
+) -> Tensor:
     """`x` under a mask with the rate of each example.
 
     Args:
@@ -79,6 +88,7 @@ def dropped(x: Tensor, rates: Tensor, batch_dim: int, dims_shared: Sequence[int]
         rates: (examples,), or (1,) for all of them; taken as constants.
         batch_dim: which dimension counts examples.
         dims_shared: dimensions along which one mask serves all entries.
+        forward_mode: whether derivatives are being taken along.
     """
     shape = list(x.shape)
     for dim in dims_shared:
@@ -90,4 +100,5 @@ def dropped(x: Tensor, rates: Tensor, batch_dim: int, dims_shared: Sequence[int]
         shape[dim] = 1
     keep = 1 - spread(rates.detach().to(x)[:, None], x.shape[:-1], batch_dim)
     mask = torch.rand(shape, dtype=x.dtype, device=x.device) < keep
-    return x * (mask.to(x.dtype) / keep)
+    factors = mask.to(x.dtype) / keep
+    return x * (with_tangent(factors) if forward_mode and has_tangent(x) else factors)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
-from bestresponse.response._layer import ResponseLayer, gated
+from bestresponse.response._layer import ResponseLayer
 
 _BOUND = 0.1
 
@@ -58,7 +58,7 @@ class Embedding(ResponseLayer):
         rows = self.plain(tokens)
         if z is not None:
             gate = self.gates("weight", z, tokens.shape)
-            rows = gated(rows, gate, self._rows(tokens))
+            rows = self._gated(rows, gate, self._rows(tokens))
         return self._dropped(rows, tokens)
 
     def _rows(self, tokens: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bestresponse._errors import InputError
 from bestresponse.response._draw import Slot, spread
+from bestresponse.response._linearized import with_tangent
 
 
 class ResponseLayer(nn.Module):
@@ -96,6 +97,15 @@ class ResponseLayer(nn.Module):
             )
         return z
 
+    def _gated(self, plain: Tensor, gate: Tensor, response: Tensor) -> Tensor:
+        """Plain + gate ⊙ response, with one tensor of their size.
+
+        (`addcmul` would be one kernel, but forward mode runs it in Python.)
+        """
+        if self.slot is not None and self.slot.forward_mode:
+            plain, response = with_tangent(plain), with_tangent(response)
+        return (gate * response).add_(plain)
+
     def _elementary(self) -> Iterator[tuple[str, Tensor]]:
         """W and b, by their names."""
         return ((name, getattr(self.plain, name)) for name in self.response)
@@ -119,14 +129,6 @@ class ResponseLayer(nn.Module):
         products = (weight.square(), 2 * weight * response, response.square())
         terms = [(m * p.sum(others)).sum() for m, p in zip(moments, products, strict=True)]
         return 0.5 * torch.stack(terms).sum()
-
-
-def gated(plain: Tensor, gate: Tensor, response: Tensor) -> Tensor:
-    """Plain + gate ⊙ response, with one tensor of their size.
-
-    (`addcmul` would be one kernel, but has no forward derivative of its own: 5 ms of Python.)
-    """
-    return (gate * response).add_(plain)
 
 
 def _along(gate: Tensor, weight: Tensor, axis: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bestresponse.response._layer import ResponseLayer, gated
+from bestresponse.response._layer import ResponseLayer
 
 
 class Linear(ResponseLayer):
@@ -53,7 +53,7 @@ class Linear(ResponseLayer):
             return F.linear(x, weights["weight"], weights.get("bias"))
         leading = x.shape[:-1]
         gate = self.gates("weight", z, leading)
-        y = gated(self.plain(x), gate, F.linear(x, self.response["weight"]))
+        y = self._gated(self.plain(x), gate, F.linear(x, self.response["weight"]))
         if "bias" not in self.response:
             return y
         return y + self.gates("bias", z, leading) * self.response["bias"]

@@ -11,6 +11,23 @@ from torch.autograd import forward_ad
 from bestresponse._context import load_forward_mode
 
 
+def has_tangent(x: Tensor) -> bool:
+    """Whether forward mode differentiates it."""
+    return forward_ad.unpack_dual(x).tangent is not None
+
+
+def with_tangent(x: Tensor) -> Tensor:
+    """`x` with a tangent of zeros if it has none.
+
+    Where one of two operands lacks its tangent, PyTorch finds the shape of the missing one by code
+    in Python, which takes milliseconds; zeros cost microseconds.
+    """
+    if has_tangent(x):
+        return x
+    dual: Tensor = forward_ad.make_dual(x, torch.zeros_like(x))
+    return dual
+
+
 def linearized(run: Callable[[Tensor], Tensor], tangent: Tensor, *, forward: bool) -> Tensor:
     """F(0) + J_f(0) · tangent.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bestresponse._errors import InputError
-from bestresponse.response._layer import ResponseLayer, gated
+from bestresponse.response._layer import ResponseLayer
 
 States = tuple[Tensor, Tensor]
 
@@ -67,7 +67,7 @@ class LSTM(ResponseLayer):
         if not isinstance(x, Tensor) or x.ndim != 3:
             raise InputError("A response LSTM takes one tensor of three dimensions; pad sequences.")
         z = self._now(z)
-        stepwise = self.slot is not None and self.slot.linearizing
+        stepwise = self.slot is not None and self.slot.forward_mode
         masks = self._masks()
         if z is None or (len(z) == 1 and not stepwise):
             return self._whole(x, states, z, masks)
@@ -107,7 +107,7 @@ class LSTM(ResponseLayer):
         ih, hh = f"weight_ih_l{layer}", f"weight_hh_l{layer}"
         elementary = dict(self._elementary())
         fed = F.linear(x, elementary[ih])
-        fed = gated(fed, self._rows(ih, z), F.linear(x, self.response[ih]))
+        fed = self._gated(fed, self._rows(ih, z), F.linear(x, self.response[ih]))
         for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
             if name in elementary:
                 fed = fed + elementary[name] + self._rows(name, z) * self.response[name]
@@ -116,7 +116,7 @@ class LSTM(ResponseLayer):
         gate, (h, c), outputs = self._rows(hh, z), states, []
         for step in fed.unbind():
             own, response = F.linear(h, both).chunk(2, -1)
-            i, f, g, o = gated(step + own, gate, response).chunk(4, -1)
+            i, f, g, o = self._gated(step + own, gate, response).chunk(4, -1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
             h = torch.sigmoid(o) * torch.tanh(c)
             outputs.append(h)

@@ -186,11 +186,12 @@ class SelfTuning(nn.Module):
                 "linearized is for a perturbed centred network; make SelfTuning(..., centred=True) "
                 "and call it inside `with net.perturbed(...)`."
             )
-        with constant(self.elementary()), _linearizing(self._slot):
+        with constant(self.elementary()):
             run = partial(self._at_gates, draw, inputs, named)
             if self._forward_mode:
                 try:
-                    return linearized(run, draw.gates, forward=True)
+                    with _forward_mode(self._slot):
+                        return linearized(run, draw.gates, forward=True)
                 except (NotImplementedError, RuntimeError) as error:
                     if "forward" not in str(error).lower():
                         raise
@@ -343,9 +344,9 @@ class SelfTuning(nn.Module):
 
 
 @contextmanager
-def _linearizing(slot: Slot) -> Iterator[None]:
-    slot.linearizing = True
+def _forward_mode(slot: Slot) -> Iterator[None]:
+    slot.forward_mode = True
     try:
         yield
     finally:
-        slot.linearizing = False
+        slot.forward_mode = False
