@@ -9,7 +9,17 @@ from types import ModuleType
 import torch
 from rich.console import Console
 
-from benchmarks import accuracy, cost, jacnet, memory, peers, product, report, scale
+from benchmarks import (
+    accuracy,
+    cost,
+    jacnet,
+    memory,
+    peers,
+    product,
+    report,
+    scale,
+    self_tuning,
+)
 from benchmarks.options import Options
 
 PARTS: dict[str, ModuleType] = {
@@ -19,6 +29,7 @@ PARTS: dict[str, ModuleType] = {
     "scale": scale,
     "accuracy": accuracy,
     "jacnet": jacnet,
+    "self-tuning": self_tuning,
 }
 
 

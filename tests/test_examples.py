@@ -27,6 +27,7 @@ PROMISES = {
     "learned_response": (r"do: (\S+) times fewer", 1.9, 10.0),
     "outer_lbfgs": (r"validation loss (\S+)", 0.0, 0.06),
     "overfit_validation": (r"above test accuracy by (\S+)", 0.05, 0.3),
+    "self_tuning": (r"self-tuned: test loss (\S+)$", 0.05, 0.2),
     "weight_decay_per_weight": (r"test accuracy (\S+)", 0.9, 1.0),
 }
 

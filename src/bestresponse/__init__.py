@@ -4,7 +4,7 @@ Optimize hyperparameters λ through the best response w*(λ) = argmin_w L_T(w, �
 problem: `Nested` over live modules, `hypergradient` over plain functions.
 """
 
-from bestresponse import diagnostics, hyper, jacnet, optim
+from bestresponse import diagnostics, hyper, jacnet, optim, response
 from bestresponse._errors import InputError
 from bestresponse._modules import select
 from bestresponse._nested import Nested
@@ -81,5 +81,6 @@ __all__ = [
     "jacnet",
     "linear_solve",
     "optim",
+    "response",
     "select",
 ]

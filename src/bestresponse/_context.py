@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
@@ -127,3 +130,11 @@ def autograd_errors() -> Iterator[None]:
             f"The loss uses {what}, which has no second derivative; write it out in simpler "
             "operations, or use method=br.FiniteDifference(...)."
         ) from error
+
+
+@cache
+def load_forward_mode() -> None:
+    """PyTorch warns of its own code where forward mode is first used."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))

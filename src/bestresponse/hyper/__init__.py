@@ -1,8 +1,9 @@
 """Hyperparameter modules: what is tuned."""
 
+from bestresponse.hyper._augment import augment
 from bestresponse.hyper._augmentation import Augmentation
 from bestresponse.hyper._augmentation_network import AugmentationNetwork
-from bestresponse.hyper._bounded import Bounded, HalfLine, Interval, LogRange
+from bestresponse.hyper._bounded import Bounded, HalfLine, Integers, Interval, LogRange
 from bestresponse.hyper._distilled import Distilled
 from bestresponse.hyper._dropout import ConcreteDropout
 from bestresponse.hyper._example_weights import ExampleWeights
@@ -19,10 +20,12 @@ __all__ = [
     "Distilled",
     "ExampleWeights",
     "HalfLine",
+    "Integers",
     "Interval",
     "LabelSmoothing",
     "LayerDropout",
     "LogRange",
     "ReweightingNetwork",
     "WeightDecay",
+    "augment",
 ]

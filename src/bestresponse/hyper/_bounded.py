@@ -15,7 +15,7 @@ from bestresponse._modules import escape
 
 
 class Range(ABC):
-    """A smooth one-to-one map of the real line onto an open range."""
+    """A map of the real line onto a range; smooth and one-to-one, except of whole numbers."""
 
     low: float
     high: float
@@ -27,6 +27,22 @@ class Range(ABC):
     @abstractmethod
     def unconstrain(self, value: Tensor) -> Tensor:
         """The raw number whose value this is."""
+
+    def clamp(self, value: Tensor) -> Tensor:
+        """The value, kept off the ends, which rounding would reach."""
+        low, high = (
+            torch.tensor(end, dtype=value.dtype, device=value.device)
+            for end in (self.low, self.high)
+        )
+        return torch.clamp(value, torch.nextafter(low, high), torch.nextafter(high, low))
+
+    def check(self, name: str, value: Tensor, given: object) -> None:
+        """Refuse values of the hyperparameter `name` outside of the range."""
+        if not bool(((value > self.low) & (value < self.high)).all()):
+            raise InputError(
+                f"{name} starts at {given}, outside of its open range ({self.low}, {self.high}); "
+                "choose an initial value inside."
+            )
 
 
 @dataclass(frozen=True)
@@ -101,14 +117,57 @@ class LogRange(Range):
         return self._logs().unconstrain(torch.log(value))
 
 
+@dataclass(frozen=True)
+class Integers(Range):
+    """The whole numbers low, …, high: the floor of a number in the interval (low, high + 1).
+
+    The value has no gradient, so nothing is learned through it; a response layer is fed the raw
+    number, which has one.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(end, int) for end in (self.low, self.high))
+        if not whole or self.low >= self.high:
+            raise InputError(
+                f"Integers({self.low}, {self.high}) leaves nothing to choose; "
+                "give whole numbers with low < high."
+            )
+
+    def _interval(self) -> Interval:
+        return Interval(float(self.low), self.high + 1.0)
+
+    def constrain(self, raw: Tensor) -> Tensor:
+        """The floor of low + (high + 1 − low)·σ(raw)."""
+        return torch.floor(self._interval().constrain(raw))
+
+    def unconstrain(self, value: Tensor) -> Tensor:
+        """The raw number in the middle of those with that value."""
+        return self._interval().unconstrain(torch.floor(value) + 0.5)
+
+    def clamp(self, value: Tensor) -> Tensor:
+        """Rounding reaches high + 1, which is not in the range."""
+        return torch.clamp(value, self.low, self.high)
+
+    def check(self, name: str, value: Tensor, given: object) -> None:
+        """Whole numbers only, the ends included."""
+        if not bool(((value >= self.low) & (value <= self.high) & (value % 1 == 0)).all()):
+            raise InputError(
+                f"{name} starts at {given}, which is none of the whole numbers {self.low} to "
+                f"{self.high}; choose one of them."
+            )
+
+
 class Bounded(nn.Module):
     """Named hyperparameters, each in its range; read as attributes, differentiable.
 
     Args:
         **hyperparameters: for each name `(low, high, initial)` with finite bounds for an open
             interval or `high=inf` for a half-line, or `(range, initial)` with a `LogRange`,
-            `Interval` or `HalfLine`. `initial` is a number, or a tensor of any shape for one
-            hyperparameter an entry.
+            `Integers`, `Interval` or `HalfLine`. `initial` is a number, or a tensor of any shape
+            for one hyperparameter an entry.
 
     Raises:
         InputError: for bounds in the wrong order or an initial value outside of them.
@@ -140,12 +199,12 @@ class Bounded(nn.Module):
     def __getattr__(self, name: str) -> Any:
         ranges = self.__dict__.get("_ranges", {})
         if name in ranges:
-            return self._constrained(name)
+            return self.constrain(name)
         return super().__getattr__(name)
 
     def values(self) -> dict[str, Tensor]:
         """All constrained values by name, detached."""
-        return {name: self._constrained(name).detach() for name in self._ranges}
+        return {name: self.constrain(name).detach() for name in self._ranges}
 
     def set(self, **values: float | Tensor) -> None:
         """Put hyperparameters to the given constrained values."""
@@ -161,15 +220,19 @@ class Bounded(nn.Module):
             with torch.no_grad():
                 raw.copy_(new)
 
-    def _constrained(self, name: str) -> Tensor:
-        """The value, kept off the ends, which rounding would reach."""
+    def raws(self) -> dict[str, nn.Parameter]:
+        """The unconstrained numbers by name: what an optimizer changes."""
+        return {name: self.raw[escape(name)] for name in self._ranges}
+
+    def constrain(self, name: str, raw: Tensor | None = None) -> Tensor:
+        """The value of a hyperparameter, differentiable.
+
+        Args:
+            name: which.
+            raw: its unconstrained number in place of the own one; of any shape.
+        """
         span = self._ranges[name]
-        value = span.constrain(self.raw[escape(name)])
-        low, high = (
-            torch.tensor(end, dtype=value.dtype, device=value.device)
-            for end in (span.low, span.high)
-        )
-        return torch.clamp(value, torch.nextafter(low, high), torch.nextafter(high, low))
+        return span.clamp(span.constrain(self.raw[escape(name)] if raw is None else raw))
 
     def _unconstrained(self, name: str, value: object) -> Tensor:
         """The raw value, computed in float64 so that the round trip is as exact as the type."""
@@ -177,11 +240,7 @@ class Bounded(nn.Module):
         initial = torch.as_tensor(value)
         dtype = initial.dtype if initial.is_floating_point() else torch.get_default_dtype()
         exact = initial.detach().to(torch.float64)
-        if not bool(((exact > span.low) & (exact < span.high)).all()):
-            raise InputError(
-                f"{name} starts at {value}, outside of its open range ({span.low}, {span.high}); "
-                "choose an initial value inside."
-            )
+        span.check(name, exact, value)
         return span.unconstrain(exact).to(dtype)
 
     def extra_repr(self) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from bestresponse._context import autograd_errors
+from bestresponse._context import autograd_errors, load_forward_mode
 from bestresponse._errors import InputError
 from bestresponse._tree import Layout, Partial, Tree, leaves_of
 from bestresponse.operators._layers import (
@@ -177,7 +176,7 @@ class Outputs:
         return tangent
 
     def _jvp_forward(self, vector: Tensor) -> Tensor:
-        _load_forward_mode()
+        load_forward_mode()
         pieces = self.layout.unflatten(vector)
         hyper = {name: leaf.detach() for name, leaf in self.hyper.items()}
         with torch.no_grad(), forward_ad.dual_level():
@@ -189,14 +188,6 @@ class Outputs:
                 value = self._predict(params, hyper)
             tangent = forward_ad.unpack_dual(value).tangent
         return torch.zeros_like(self.value) if tangent is None else tangent
-
-
-@cache
-def _load_forward_mode() -> None:
-    """PyTorch warns of its own code where forward mode is first used."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
 def _agree(one: Tensor, other: Tensor) -> Tensor:

@@ -36,11 +36,13 @@ QUICK = {
         "--tokens=400", "--held-out=100", "--width=8", "--batch=4", "--window=10", "--epochs=2",
         "--warmup=0", "--interval=4", "--seeds", "0",
     ],
+    "stn-regression": ["--rounds=3", "--timed-rounds=2", "--seeds", "0"],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
 OF_TEXT = ["language"]
-OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT]
+DRAWN = ["stn-regression"]
+OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
 OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split")]
 
 
@@ -96,6 +98,8 @@ WRONG = [
     (OF_ROWS, "--rows=many", "--rows"),
     (JACNETS, "--iterations=0", "--iterations is 0"),
     (JACNETS, "--iterations=many", "--iterations"),
+    (DRAWN, "--rounds=0", "--rounds is 0"),
+    (DRAWN, "--starts=1.5", "--starts has 1.5; give rates between 0 and 0.9"),
     (OF_TEXT, "--data=nowhere", "nowhere"),
     (OF_TEXT, "--tokens=0", "--tokens is 0"),
     (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),
