@@ -204,11 +204,13 @@ def test_the_command_says_how_exact_it_was(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "solved to its tolerance at 20 of 20 hypergradients" in said
     assert "approximation" not in said
+    assert "alone, mine.py:tanh reaches" in said
     seed = json.loads((tmp_path / "smooth" / "result.json").read_text())["seeds"][0]
     assert seed["solves"]["unsolved"] == 0
     assert len(seed["test_accuracies"]) == 5
     head = json.loads((tmp_path / "smooth" / "result.json").read_text())["headline"]
     assert head["test_accuracy"] > head["first_images_test_accuracy"]
+    assert head["full_data_test_accuracy"] > 0.8  # small data gets more than one pass
     again = [*common, "--model", "mine.py:tanh", "--inner-steps", "2", "--out", "hasty"]
     assert cli.main(["distill", *again]) == 0
     said = capsys.readouterr().out

@@ -19,9 +19,9 @@ FILES = (ARRAYS, PICTURE, TABLE)
 WAYS = {
     "linear": ["--steps", "5", "--seeds", "0", "1"],
     "unroll": ["--model", "mlp", "--steps", "8", "--inner-steps", "3", "--seeds", "0", "1",
-               "--learn", "labels,weights,lr", "--batch-size", "64"],
+               "--learn", "labels,weights,lr", "--batch-size", "64", "--full-epochs", "1"],
     "implicit": ["--model", "mine.py:tanh", "--mode", "implicit", "--steps", "5", "--restart", "3",
-                 "--seeds", "2", "--learn", "labels", "--batch-size", "64"],
+                 "--seeds", "2", "--learn", "labels", "--batch-size", "64", "--full-epochs", "1"],
 }  # fmt: skip
 MODEL = """
 from math import prod

@@ -24,6 +24,7 @@ from bestresponse.hyper import Distilled
 LONGEST = 1.0  # a hypergradient is cut to this length: some weights amplify it
 _LOOKS = 20  # points on the curve
 _JUDGED = 2000  # validation images at each look
+_FULL_BATCH, _FULL_LEAST = 128, 400  # of the training on all images, and its batches
 _PIECES = 100  # between which the training on all images can be left off
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -57,7 +58,8 @@ class AdamDistiller(ABC):
         steps: outer steps, of Adam with a rate that falls to zero along a cosine.
         hyper_lr: of Adam.
         batch_size: real images in an outer step.
-        full_epochs: passes over the training images that the comparison is trained for.
+        full_epochs: passes over the training images that the comparison is trained for; None for
+            one, or as many as make 400 batches.
         trainings: fresh weights to be judged by.
     """
 
@@ -67,7 +69,7 @@ class AdamDistiller(ABC):
     steps: int
     hyper_lr: float
     batch_size: int
-    full_epochs: int
+    full_epochs: int | None
     trainings: int = 5
 
     precision: ClassVar[torch.dtype] = torch.float32
@@ -156,8 +158,11 @@ class AdamDistiller(ABC):
     def train_on_all(self, problem: Problem, stretch: Stretch) -> tuple[nn.Module, float]:
         """The ceiling: Adam on the training images, and the seconds."""
         net = self.fresh(problem, "all images").float()
-        batch = min(128, len(problem.train))
-        until = max(1, self.full_epochs * len(problem.train) // batch)
+        batch = min(_FULL_BATCH, len(problem.train))
+        one_pass = len(problem.train) // batch
+        until = (
+            max(one_pass, _FULL_LEAST) if self.full_epochs is None else self.full_epochs * one_pass
+        )
         training = Training(
             "all images",
             problem.train,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class Session:
                 runs.append(measure(self.distiller, problem, keeper, steps * number))
         return Outcome(
             tuple(runs),
-            self.settings.model,
+            Path(self.settings.model).name,  # a factory's file without its folders
             self.dataset.name,
             self.dataset.source,
             len(self.problems[0].train),

@@ -75,9 +75,9 @@ class Distill:
     """Adam's learning rate for images and what else is learned."""
     batch_size: int = 256
     """Training images in an outer step of Adam."""
-    full_epochs: int = 1
-    """Passes over all training images that the comparison is trained for (linear: as many
-    evaluations as the distillation has)."""
+    full_epochs: Annotated[int | None, _optional("INT")] = None
+    """Passes over all training images that the comparison is trained for; by default one, or as
+    many as make 400 batches (linear: as many evaluations as the distillation has)."""
     validation: Annotated[int | None, _optional("INT")] = None
     """Images that choose the iterate; by default a tenth."""
     seeds: tuple[int, ...] = (0, 1, 2)
