@@ -121,7 +121,7 @@ def measure(distiller: Distiller, problem: Problem, keeper: Keeper, before: int)
         data.load_state_dict(learned["data"])
 
     def judge(stretch: Stretch) -> State:
-        return _judged(distiller, problem, data)
+        return _judged(distiller, problem, data, stretch)
 
     judged = keeper.once(f"{name}, judging", judge, before + 2 * steps, 0)
     return Distillation(
@@ -139,18 +139,21 @@ def measure(distiller: Distiller, problem: Problem, keeper: Keeper, before: int)
     )
 
 
-def _judged(distiller: Distiller, problem: Problem, data: Distilled) -> State:
+def _judged(distiller: Distiller, problem: Problem, data: Distilled, stretch: Stretch) -> State:
     """Accuracies on the test set, one for each fresh model, of three sets."""
     table = files(data, problem.dataset.class_names)[TABLE]
     lr = None if data.log_lr is None else data.lr.item()
     first = problem.start(len(data.images), frozenset(), lr, data.images.dtype)
     sets = {"learned": data, "read back": read_back(table, lr), "first": first}
 
-    def accuracies(images: Distilled) -> list[float]:
-        models = [distiller.train(images, problem, i) for i in range(distiller.trainings)]
-        return [score_of(model, problem.test).accuracy for model in models]
-
-    return {name: accuracies(in_eight_bits(images)) for name, images in sets.items()}
+    found: State = stretch.saved or {name: [] for name in sets}
+    for name, images in sets.items():
+        rounded = in_eight_bits(images)
+        for number in range(len(found[name]), distiller.trainings):
+            model = distiller.train(rounded, problem, number)
+            found[name].append(score_of(model, problem.test).accuracy)
+            stretch.step(0, f"test accuracy {found[name][-1]:.4f}, {name}", lambda: found)
+    return found
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
