@@ -14,15 +14,23 @@ from torch import nn
 
 import bestresponse as br
 from bestresponse import cli
-from bestresponse.apps import _distill_implicit, _distill_unroll
+from bestresponse.apps import _distill_adam, _distill_implicit
 from bestresponse.apps._distill_files import ARRAYS, PICTURE, TABLE, files, read_back
 from bestresponse.apps._distill_implicit import ImplicitDistiller, solve
+from bestresponse.apps._distill_keeper import Stretch
 from bestresponse.apps._distill_problem import as_bytes, in_eight_bits, make_problem
 from bestresponse.apps._distill_trace import Trace
 from bestresponse.apps._distill_unroll import UnrollDistiller
 from bestresponse.apps._run import is_run
+from bestresponse.apps._training import score
 from bestresponse.data import Dataset, load
 from bestresponse.hyper import Distilled
+
+
+@pytest.fixture
+def problem():
+    return make_problem(load("digits"), 10, None, 0)
+
 
 ROLES = {"train", "validation", "test"}
 
@@ -155,20 +163,20 @@ def test_the_outer_gradient_is_the_difference_through_solving_anew(learn, monkey
     """The function that L-BFGS is given, at its first point, along random directions."""
     caught = {}
 
-    def catch(function, first, evaluations, bounds):
+    def catch(function, first, evaluations, bounds, tape, after):
         caught.update(function=function, first=first, bounds=bounds)
         function(first)
 
-    monkeypatch.setattr(_distill_implicit, "_l_bfgs", catch)
+    monkeypatch.setattr(_distill_implicit, "l_bfgs", catch)
     monkeypatch.setattr(_distill_implicit, "INNER_TOLERANCE", 1e-12)  # ends must differ by more
-    monkeypatch.setattr(_distill_implicit, "_in_type_of", lambda x, net: net(x.double()))
+    monkeypatch.setattr(_distill_implicit, "in_type_of", lambda x, net: net(x.double()))
     problem = make_problem(load("digits"), 12, None, 0)
-    exact(learn=learn).distill(problem, lambda *_: None)
+    exact(learn=learn).distill(problem, Stretch())
     function, first = caught["function"], caught["first"]
     assert len(first) == 12 * 64 + (12 * 10 + 12 if learn else 0) == len(caught["bounds"])
     assert caught["bounds"][: 12 * 64] == [(0.0, 1.0)] * (12 * 64)
     assert set(caught["bounds"][12 * 64 :]) <= {(None, None)}
-    gradient = function(first)[1].copy()
+    gradient = function(first)[1].numpy()
     random = np.random.default_rng(0)
     for part in (slice(0, 768), slice(768, 888), slice(888, 900))[: 3 if learn else 1]:
         direction = np.zeros_like(first)
@@ -187,14 +195,21 @@ def test_newton_says_when_it_does_not_arrive(monkeypatch):
         solve(net, lambda: sum(p.pow(4).sum() + p.square().sum() for p in net.parameters()))
 
 
-def test_the_choice_is_the_best_validation_accuracy():
-    trace, data = Trace(lambda *_: None), Distilled(torch.zeros(2, 1), torch.tensor([0, 1]))
+def test_the_choice_is_the_best_validation_accuracy(problem):
+    data = problem.start(10, frozenset(), None, torch.float32)
+    trace = Trace(problem, data)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     for i, accuracy in enumerate([0.3, 0.7, 0.6]):
-        data.images.data.fill_(i)
-        trace.add(data, 1.0 - i, accuracy, nn.Identity())
-    found = trace.found(1.0)
-    assert found.chosen == 2
-    assert found.data.images.tolist() == [[1.0], [1.0]]
+        data.images.data.fill_(i / 4)
+        trace.add(1.0 - i, accuracy, net)
+    again = Trace(problem, problem.start(10, frozenset(), None, torch.float32))
+    again.load(trace.state())
+    for found in (trace.found(), again.found()):
+        assert found.chosen == 2
+        assert found.data.images.unique().tolist() == [0.25]
+        assert [p.test_accuracy for p in found.points] == [
+            pytest.approx(score(net, problem.test).accuracy)
+        ] * 3
 
 
 def test_learned_labels_weights_and_rate_are_in_the_files():
@@ -230,7 +245,10 @@ def test_learned_labels_weights_and_rate_are_in_the_files():
 
 
 def unroller(**changes):
-    plain = UnrollDistiller("mlp", 10, frozenset({"lr"}), 4, 3, 0.1, 0.01, 64, 1)
+    plain = UnrollDistiller(
+        model="mlp", images=10, learn=frozenset({"lr"}), steps=4, inner_steps=3, inner_lr=0.1,
+        hyper_lr=0.01, batch_size=64, full_epochs=1,
+    )  # fmt: skip
     return replace(plain, **changes)
 
 
@@ -238,7 +256,7 @@ def test_training_on_the_set_is_gradient_descent_with_momentum():
     problem = make_problem(load("digits"), 10, None, 0)
     distiller = unroller()
     data = problem.start(10, distiller.learn, 0.2, torch.float32)
-    net = distiller._fresh(problem, "evaluation 1")
+    net = distiller.fresh(problem, "evaluation 1")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9)
     for _ in range(3):
         optimizer.zero_grad()
@@ -251,16 +269,16 @@ def test_training_on_the_set_is_gradient_descent_with_momentum():
 
 def test_every_outer_step_and_every_judgement_has_fresh_weights(monkeypatch):
     seeds = []
-    build = _distill_unroll._models.build
+    build = _distill_adam._models.build
 
     def noting(model, shape, classes, seed):
         seeds.append(seed)
         return build(model, shape, classes, seed)
 
-    monkeypatch.setattr(_distill_unroll._models, "build", noting)
+    monkeypatch.setattr(_distill_adam._models, "build", noting)
     problem = make_problem(load("digits"), 10, None, 0)
     distiller = unroller(steps=6)
-    found = distiller.distill(problem, lambda *_: None)
+    found = distiller.distill(problem, Stretch())
     distilling = set(seeds)
     assert len(distilling) == 6 + 2  # where the model is made, and the one that chooses
     seeds.clear()
@@ -296,11 +314,14 @@ def test_the_same_run_twice_is_the_same_set(tmp_path):
         (["--images", "9"], "--images 9 is less than one for each of the 10 classes"),
         (["--images", "0"], "--images is 0"),
         (["--data", "nowhere"], "nowhere"),
-        (["--model", "mlp", "--mode", "implicit"], "one solution"),
+        (["--model", "mlp", "--mode", "implicit", "--inner-lr", "1"], "no effect"),
+        (["--model", "mlp", "--restart", "3"], "no effect with --mode unroll"),
+        (["--model", "mlp", "--mode", "implicit", "--tolerance", "0"], "--tolerance is 0"),
+        (["--model", "resnet", "--mode", "implicit"], "batch normalization"),
         (["--model", "vgg"], "--model vgg is unknown"),
         (["--learn", "lr"], "--learn lr is not understood with --mode implicit"),
         (["--learn", "pixels"], "labels, weights"),
-        (["--inner-steps", "5"], "no effect with --mode implicit"),
+        (["--inner-steps", "5"], "no effect with --mode implicit and --model linear"),
         (["--model", "mlp", "--decay", "0.01"], "no effect with --mode unroll"),
         (["--model", "resnet"], "batch normalization"),
         (["--decay", "0"], "--decay is 0"),
@@ -313,7 +334,7 @@ def test_refusals_come_before_any_training_and_leave_nothing(
     arguments, words, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        "bestresponse.apps.distill.measure", lambda *_: pytest.fail("training began")
+        "bestresponse.apps._distill_session.measure", lambda *_: pytest.fail("training began")
     )
     assert cli.main(["distill", *arguments, "--out", "run"]) == 2
     said = capsys.readouterr().err
@@ -329,12 +350,3 @@ def test_a_table_is_no_images(tmp_path, capsys):
     rows = Dataset(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), ("a", "b"), "toy", "typed")
     with pytest.raises(br.InputError, match="rows of numbers"):
         make_problem(rows, 2, None, 0)
-
-
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, capsys):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("bestresponse.apps._distill_outcome.score_of", stop)
-    assert distill("--steps", "2", "--out", "run") == 130
-    assert not list(tmp_path.iterdir())

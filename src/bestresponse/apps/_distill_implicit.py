@@ -12,12 +12,11 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -25,16 +24,15 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import bestresponse as br
 from bestresponse import Result, SolveError
 from bestresponse.apps import _models
-from bestresponse.apps._distill_problem import Problem, score_of
-from bestresponse.apps._distill_trace import Found, Trace
+from bestresponse.apps._distill_keeper import State, Stretch, restoring
+from bestresponse.apps._distill_lbfgs import Bound, Tape, l_bfgs
+from bestresponse.apps._distill_problem import Problem, in_type_of, score_of
+from bestresponse.apps._distill_trace import Found, Solves, Trace
 from bestresponse.hyper import Distilled
 
 INNER_TOLERANCE = 1e-8  # of the length of the inner gradient
 _NEWTON_STEPS, _HALVINGS = 100, 40
 _PRODUCTS = 2000
-_MEMORY = 20  # pairs that L-BFGS keeps
-Said = Callable[[int, str], None]
-Bound = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -54,37 +52,57 @@ class ImplicitDistiller:
     steps: int
     trainings: int = 1  # from zero there is but one
 
-    def distill(self, problem: Problem, said: Said) -> Found:
+    def start(self, problem: Problem) -> Distilled:
+        """The set before anything is learned, in float64."""
+        return problem.start(self.images, self.learn, None, torch.float64)
+
+    def distill(self, problem: Problem, stretch: Stretch) -> Found:
         """The set with the best validation accuracy among those that L-BFGS went through."""
-        data = problem.start(self.images, self.learn, None, torch.float64)
-        net = _zero(problem)
+        data, net = self.start(problem), _zero(problem)
         x, y = problem.train.batch(torch.arange(len(problem.train)))
         nested = br.Nested(
             params=net,
             hyper=data,
             inner=lambda: self._inner(net, data),
-            outer=lambda: F.cross_entropy(_in_type_of(x, net), y),
+            outer=lambda: F.cross_entropy(in_type_of(x, net), y),
             method=br.Implicit(br.CG(max_steps=_PRODUCTS, rtol=1e-8, warm_start=True)),
         )
-        trace = Trace(said)
-        start = time.perf_counter()
+        first = parameters_to_vector(data.parameters()).detach().numpy()
+        trace, solves, tape = Trace(problem, data), Solves(), Tape()
+        if stretch.saved is not None:
+            with restoring():
+                tape, solves = Tape(stretch.saved["tape"]), Solves(**stretch.saved["solves"])
+                trace.load(stretch.saved["trace"])
+                net.load_state_dict(stretch.saved["net"])
+                nested.load_state_dict(stretch.saved["nested"])
 
-        def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        def state() -> State:
+            return {
+                "tape": tape.state(),
+                "trace": trace.state(),
+                "solves": asdict(solves),
+                "net": net.state_dict(),
+                "nested": nested.state_dict(),
+            }
+
+        def value_and_gradient(vector: np.ndarray) -> tuple[float, Tensor]:
             vector_to_parameters(torch.from_numpy(vector.copy()), data.parameters())
             solve(net, lambda: self._inner(net, data))
             data.zero_grad()
-            loss, _ = nested()
+            loss, report = nested()
             loss.backward()
-            accuracy = score_of(net, problem.validation).accuracy
-            trace.add(data, loss.item(), accuracy, copy.deepcopy(net))
-            return loss.item(), _gradient(data).numpy()
+            solves.add(report, solved=True)
+            trace.add(loss.item(), score_of(net, problem.validation).accuracy, net)
+            return loss.item(), _gradient(data)
 
-        first = parameters_to_vector(data.parameters()).detach().numpy()
+        def after() -> None:
+            stretch.step(len(tape.values), trace.last, state)
+
         bounds: list[Bound] = []
         for name, parameter in data.named_parameters():
             bounds += [(0.0, 1.0) if name == "images" else (None, None)] * parameter.numel()
-        _l_bfgs(value_and_gradient, first, self.steps, bounds)
-        return trace.found(time.perf_counter() - start)
+        l_bfgs(value_and_gradient, first, self.steps, bounds, tape, after)
+        return trace.found(solves)
 
     def train(self, data: Distilled, problem: Problem, number: int) -> nn.Module:
         """Logistic regression from zero on the set alone."""
@@ -93,32 +111,41 @@ class ImplicitDistiller:
         solve(net, lambda: self._inner(net, exact))
         return net
 
-    def train_on_all(self, problem: Problem, said: Said) -> tuple[nn.Module, float]:
+    def train_on_all(self, problem: Problem, stretch: Stretch) -> tuple[nn.Module, float]:
         """The ceiling: as many evaluations of L-BFGS on the training images, and the seconds.
 
         Without a decay; the iterate with the best validation accuracy is kept, as of the set.
         """
         net = _zero(problem)
         x, y = problem.train.batch(torch.arange(len(problem.train)))
-        best, state = -1.0, copy.deepcopy(net)
-        start, done = time.perf_counter(), 0
+        saved = stretch.saved or {"tape": None, "best": -1.0, "net": {}, "seconds": 0.0}
+        with restoring():
+            tape, best, chosen = Tape(saved["tape"]), saved["best"], saved["net"]
+            start = time.perf_counter() - saved["seconds"]
 
-        def value_and_gradient(vector: np.ndarray) -> tuple[float, np.ndarray]:
-            nonlocal best, state, done
+        def state() -> State:
+            seconds = time.perf_counter() - start
+            return {"tape": tape.state(), "best": best, "net": chosen, "seconds": seconds}
+
+        def value_and_gradient(vector: np.ndarray) -> tuple[float, Tensor]:
+            nonlocal best, chosen
             vector_to_parameters(torch.from_numpy(vector.copy()), net.parameters())
             net.zero_grad()
-            loss = F.cross_entropy(_in_type_of(x, net), y)
+            loss = F.cross_entropy(in_type_of(x, net), y)
             loss.backward()
             accuracy = score_of(net, problem.validation).accuracy
             if accuracy > best:
-                best, state = accuracy, copy.deepcopy(net)
-            done += 1
-            said(done, f"all images: loss {loss.item():.4f}")
-            return loss.item(), _gradient(net).numpy()
+                best, chosen = accuracy, copy.deepcopy(net.state_dict())
+            return loss.item(), _gradient(net)
+
+        def after() -> None:
+            stretch.step(len(tape.values), f"loss {tape.values[-1]:.4f}", state)
 
         first = parameters_to_vector(net.parameters()).detach().numpy()
-        _l_bfgs(value_and_gradient, first, self.steps, None)
-        return state, time.perf_counter() - start
+        l_bfgs(value_and_gradient, first, self.steps, None, tape, after)
+        seconds = time.perf_counter() - start
+        net.load_state_dict(chosen)
+        return net, seconds
 
     def _inner(self, net: nn.Module, data: Distilled) -> Tensor:
         lengths = [parameter.square().sum() for parameter in net.parameters()]
@@ -182,22 +209,6 @@ def _zero(problem: Problem) -> nn.Module:
     return net
 
 
-def _in_type_of(x: Tensor, net: nn.Module) -> Tensor:
-    """The model's answers to many images, in their own lower precision."""
-    weights = {name: parameter.to(x.dtype) for name, parameter in net.named_parameters()}
-    return functional_call(net, weights, (x,))
-
-
 def _gradient(module: nn.Module) -> Tensor:
     parts = [p.grad for p in module.parameters() if p.grad is not None]
     return torch.cat([part.reshape(-1) for part in parts]).double()
-
-
-def _l_bfgs(
-    value_and_gradient: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    first: np.ndarray,
-    evaluations: int,
-    bounds: list[Bound] | None,
-) -> None:
-    options = {"maxfun": evaluations, "maxiter": evaluations, "maxcor": _MEMORY, "ftol": 1e-9}
-    minimize(value_and_gradient, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options)

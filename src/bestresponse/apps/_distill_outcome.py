@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
-import bestresponse as br
 from bestresponse.apps._distill_files import TABLE, files, read_back
+from bestresponse.apps._distill_keeper import Keeper, State, Stretch, restoring
 from bestresponse.apps._distill_problem import Problem, in_eight_bits, score_of
-from bestresponse.apps._distill_trace import Found
+from bestresponse.apps._distill_trace import Found, Solves
 from bestresponse.hyper import Distilled
 
-Said = Callable[[int, str], None]
-_CURVE = 25  # looks whose test accuracy is drawn
-_CURVE_EXAMPLES = 2000  # and the test images that it is of, at the most
+_CURVE = 25  # looks that are kept
 
 
 class Distiller(Protocol):
@@ -30,7 +27,16 @@ class Distiller(Protocol):
         """Fresh weights that a set is judged with."""
         ...
 
-    def distill(self, problem: Problem, said: Said) -> Found:
+    @property
+    def steps(self) -> int:
+        """Outer steps."""
+        ...
+
+    def start(self, problem: Problem) -> Distilled:
+        """The set before anything is learned."""
+        ...
+
+    def distill(self, problem: Problem, stretch: Stretch) -> Found:
         """Learn a set."""
         ...
 
@@ -38,7 +44,7 @@ class Distiller(Protocol):
         """A model trained on a set alone, from fresh weights number `number`."""
         ...
 
-    def train_on_all(self, problem: Problem, said: Said) -> tuple[nn.Module, float]:
+    def train_on_all(self, problem: Problem, stretch: Stretch) -> tuple[nn.Module, float]:
         """A model trained on all training images, and the seconds that took."""
         ...
 
@@ -58,6 +64,7 @@ class Distillation:
         memory: peak of the process in bytes, data included, likewise; None where unknown.
         chosen: the outer step that the set is from.
         curve: (outer step, outer loss, validation accuracy, accuracy on some test images).
+        solves: how exactly the inner problems were solved, where they were.
     """
 
     seed: int
@@ -70,6 +77,7 @@ class Distillation:
     memory: tuple[int | None, int | None]
     chosen: int
     curve: tuple[tuple[int, float, float, float], ...] = field(repr=False)
+    solves: Solves | None = None
 
     @property
     def accuracy(self) -> float:
@@ -77,49 +85,75 @@ class Distillation:
         return statistics.fmean(self.accuracies)
 
 
-def measure(distiller: Distiller, problem: Problem, said: Said, steps: int) -> Distillation:
-    """One seed: the two trainings one after the other, then what is judged by the test set."""
+def measure(distiller: Distiller, problem: Problem, keeper: Keeper, before: int) -> Distillation:
+    """One seed: the two trainings one after the other, then what is judged by the test set.
 
-    def of_both(before: int) -> Said:
-        # a line search may end a few evaluations late
-        return lambda done, note: said(before + min(done, steps), note)
+    Args:
+        distiller: how.
+        problem: what.
+        keeper: has what an interrupted process finished, and gets the rest.
+        before: steps of the run that lie behind.
+    """
+    steps, name = distiller.steps, f"seed {problem.seed}"
 
-    peak = br.diagnostics.PeakMemory()
-    model, full_seconds = distiller.train_on_all(problem, of_both(0))
-    full_memory = peak.level()
-    peak = br.diagnostics.PeakMemory()
-    found = distiller.distill(problem, of_both(steps))
-    memory = peak.level()
-    data = in_eight_bits(found.data)
-    table = files(data, problem.dataset.class_names)[TABLE]
-    said(2 * steps, "judging")
-    lr = None if data.log_lr is None else data.lr.item()
-    again = in_eight_bits(read_back(table, lr))
+    def train_on_all(stretch: Stretch) -> State:
+        model, seconds = distiller.train_on_all(problem, stretch)
+        memory = stretch.memory()  # before the test set takes some
+        accuracy = score_of(model, problem.test).accuracy
+        return {"accuracy": accuracy, "seconds": seconds, "memory": memory}
 
-    def judged(images: Distilled) -> tuple[float, ...]:
-        models = [distiller.train(images, problem, i) for i in range(distiller.trainings)]
-        return tuple(score_of(model, problem.test).accuracy for model in models)
+    def learn(stretch: Stretch) -> State:
+        found = distiller.distill(problem, stretch)
+        every = math.ceil(len(found.points) / _CURVE)
+        return {
+            "data": in_eight_bits(found.data).state_dict(),
+            "chosen": found.chosen,
+            "curve": [list(astuple(point)) for point in found.points[::every]],
+            "seconds": found.seconds,
+            "memory": stretch.memory(),
+            "solves": None if found.solves is None else asdict(found.solves),
+        }
 
-    first = in_eight_bits(problem.start(len(data.images), frozenset(), lr, data.images.dtype))
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randperm(len(problem.test), generator=generator)[:_CURVE_EXAMPLES]
-    some = problem.test.subset(drawn)
-    every = max(1, math.ceil(len(found.points) / _CURVE))
+    full = keeper.once(f"{name}, all images", train_on_all, before, steps)
+    learned = keeper.once(name, learn, before + steps, steps)
+    data = distiller.start(problem)
+    with restoring():
+        data.load_state_dict(learned["data"])
+
+    def judge(stretch: Stretch) -> State:
+        return _judged(distiller, problem, data, stretch)
+
+    judged = keeper.once(f"{name}, judging", judge, before + 2 * steps, 0)
     return Distillation(
         seed=problem.seed,
         data=data,
-        accuracies=judged(data),
-        read_back=statistics.fmean(judged(again)),
-        start=statistics.fmean(judged(first)),
-        full=score_of(model, problem.test).accuracy,
-        seconds=(found.seconds, full_seconds),
-        memory=(memory, full_memory),
-        chosen=found.chosen,
-        curve=tuple(
-            (p.step, p.outer_loss, p.validation_accuracy, score_of(p.model, some).accuracy)
-            for p in found.points[::every]
-        ),
+        accuracies=tuple(judged["learned"]),
+        read_back=statistics.fmean(judged["read back"]),
+        start=statistics.fmean(judged["first"]),
+        full=full["accuracy"],
+        seconds=(learned["seconds"], full["seconds"]),
+        memory=(learned["memory"], full["memory"]),
+        chosen=learned["chosen"],
+        curve=tuple(tuple(point) for point in learned["curve"]),
+        solves=None if learned["solves"] is None else Solves(**learned["solves"]),
     )
+
+
+def _judged(distiller: Distiller, problem: Problem, data: Distilled, stretch: Stretch) -> State:
+    """Accuracies on the test set, one for each fresh model, of three sets."""
+    table = files(data, problem.dataset.class_names)[TABLE]
+    lr = None if data.log_lr is None else data.lr.item()
+    first = problem.start(len(data.images), frozenset(), lr, data.images.dtype)
+    sets = {"learned": data, "read back": read_back(table, lr), "first": first}
+
+    found: State = stretch.saved or {name: [] for name in sets}
+    for name, images in sets.items():
+        rounded = in_eight_bits(images)
+        for number in range(len(found[name]), distiller.trainings):
+            model = distiller.train(rounded, problem, number)
+            found[name].append(score_of(model, problem.test).accuracy)
+            stretch.step(0, f"test accuracy {found[name][-1]:.4f}, {name}", lambda: found)
+    return found
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -135,12 +169,14 @@ class Outcome:
         runs: one for each seed.
         model: as the flag has it.
         name: of the data.
+        source: where its images and labels are from, in a sentence.
         real: training images.
     """
 
     runs: tuple[Distillation, ...]
     model: str
     name: str
+    source: str
     real: int
 
     @property
@@ -209,6 +245,34 @@ class Outcome:
                 f"{head['relative_peak_memory']:.2f} × that of training on all images "
                 "(data included)."
             )
+        return [*lines, *self.exactness()]
+
+    def exactness(self) -> list[str]:
+        """How exact the hypergradients are, in sentences; none where nothing is solved for."""
+        every = [run.solves for run in self.runs if run.solves is not None]
+        if not every:
+            return []
+        steps, unsolved, inexact, negative = (
+            sum(getattr(solves, name) for solves in every)
+            for name in ("steps", "unsolved", "inexact", "negative")
+        )
+        gradient = max(solves.inner_gradient for solves in every)
+        residual = max(solves.residual for solves in every)
+        lines = [
+            f"The inner problem was solved to its tolerance at {steps - unsolved} of {steps} "
+            f"hypergradients (inner gradient at most {gradient:.1e}), the linear system at "
+            f"{steps - inexact} (relative residual at most {residual:.1e})."
+        ]
+        if unsolved or inexact:
+            lines.append(
+                "Where a tolerance was not reached the hypergradient is an approximation; raise "
+                "--inner-steps or --decay, or use a model without kinks (ReLU has them)."
+            )
+        if negative:
+            lines.append(
+                f"At {negative} the inner loss had negative curvature, and the Gauss-Newton matrix "
+                "took the place of its Hessian: those hypergradients are approximations."
+            )
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -229,6 +293,7 @@ class Outcome:
                     "full_data_peak_memory": run.memory[1],
                     "chosen_step": run.chosen,
                     "curve": run.curve,
+                    "solves": None if run.solves is None else asdict(run.solves),
                 }
                 for run in self.runs
             ],

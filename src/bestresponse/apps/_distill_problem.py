@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bestresponse._errors import InputError
 from bestresponse.apps._examples import Examples, stream_seed
@@ -82,12 +83,18 @@ def make_problem(dataset: Dataset, images: int, validation: int | None, seed: in
             f"--images {images} is less than one for each of the {classes} classes; "
             f"give {classes} or more."
         )
-    size = max(classes, len(dataset) // 10) if validation is None else validation
-    splits: Splits = split(dataset, validation=size, seed=seed)
+    splits = roles(dataset, validation, seed)
     train, validating, test = (
         Examples(role, role.labels, _CPU) for role in (splits.train, splits.validation, splits.test)
     )
     return Problem(train, validating, test, seed)
+
+
+def roles(dataset: Dataset, validation: int | None, seed: int) -> Splits:
+    """Who is trained on, who chooses and who is reported."""
+    least = len(dataset.class_names)
+    size = max(least, len(dataset) // 10) if validation is None else validation
+    return split(dataset, validation=size, seed=seed)
 
 
 def in_eight_bits(data: Distilled) -> Distilled:
@@ -105,3 +112,10 @@ def as_bytes(data: Distilled) -> Tensor:
 def score_of(model: nn.Module, examples: Examples) -> Score:
     """Loss and accuracy, in float32 as the images are."""
     return score(copy.deepcopy(model).float(), examples)
+
+
+def in_type_of(x: Tensor, model: nn.Module) -> Tensor:
+    """The model's answers to many images, in their own lower precision."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    cast = {n: t.to(x.dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    return functional_call(model, cast, (x,))

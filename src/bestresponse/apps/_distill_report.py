@@ -28,7 +28,8 @@ def report(outcome: Outcome, class_names: tuple[str, ...], settings: dict[str, A
             _gallery(outcome, class_names),
             _way(outcome),
             _cost(outcome),
-            _roles(),
+            *_exactness(outcome),
+            _roles(outcome),
             _html.settings(settings),
         ],
     )
@@ -134,12 +135,20 @@ def _cost(outcome: Outcome) -> str:
     return _html.section("Cost", text, _html.table(heads, rows))
 
 
-def _roles() -> str:
+def _exactness(outcome: Outcome) -> list[str]:
+    lines = outcome.exactness()
+    if not lines:
+        return []
+    return [_html.section("How exact the hypergradients are", "", _html.sentences(lines))]
+
+
+def _roles(outcome: Outcome) -> str:
     return _html.section(
         "Roles",
         "",
         _html.sentences(
             [
+                outcome.source,
                 "Training images: the outer loss, which the learned images make small.",
                 "Validation images: choose the step, of the learned images and of the comparison.",
                 "Test images: reported; they choose nothing.",

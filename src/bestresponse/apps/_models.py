@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from bestresponse._errors import InputError
 from bestresponse.apps._networks import Shape, alexnet, check_image, resnet18, resnet44
+from bestresponse.apps._run import absolute
 from bestresponse.apps._user_file import function_in_file, said
 
 
@@ -91,6 +94,28 @@ BUILT_IN: dict[str, Callable[[Shape, int], nn.Module]] = {
 def is_file(model: str) -> bool:
     """Whether `model` names a factory in a file."""
     return model not in BUILT_IN and ":" in model
+
+
+def located(model: str) -> str:
+    """A model's name that means the same from every folder."""
+    if not is_file(model):
+        return model
+    path, _, name = model.rpartition(":")
+    return f"{absolute(Path(path))}:{name}"
+
+
+def check_named(saved: str, given: str) -> None:
+    """Code in a file is run only if the user names it; a built-in model needs no naming."""
+    if is_file(saved) and located(given) != saved:
+        raise InputError(
+            "The run's model is code in a file, which is not run unless you name it again; "
+            f"add --model {shlex.quote(saved)} if you trust it."
+        )
+
+
+def named_again(model: str) -> str:
+    """The flag that continues a run with such a model, after a blank; nothing if none is needed."""
+    return f" --model {shlex.quote(model)}" if is_file(model) else ""
 
 
 def factory(model: str) -> Callable[[], nn.Module] | Callable[[Shape, int], nn.Module]:

@@ -136,6 +136,10 @@ class RunFolder:
         """Replace a text file in one step."""
         replace_file(self.path / name, lambda draft: draft.write_text(text))
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Replace any other file in one step."""
+        replace_file(self.path / name, lambda draft: draft.write_bytes(content))
+
     def write_safetensors(self, name: str, module: nn.Module) -> None:
         """A module's parameters and buffers; readable by every framework, runs no code."""
         replace_file(self.path / name, lambda draft: save_model(module, str(draft)))

@@ -146,8 +146,7 @@ class Session:
             raise Interrupted(wish.signal_number, self._resume_command())
 
     def _resume_command(self) -> str:
-        model = self.settings.model
-        again = f" --model {shlex.quote(model)}" if _models.is_file(model) else ""
+        again = _models.named_again(self.settings.model)
         return f"bestresponse tune --resume {shlex.quote(str(shown(self.folder.path)))}{again}"
 
     def _checkpoint_is_due(self) -> bool:

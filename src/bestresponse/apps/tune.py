@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -54,17 +53,9 @@ def _resolved(settings: Tune) -> Tune:
     data = settings.data if settings.data == "digits" else str(absolute(Path(settings.data)))
     inner, outer = settings.hyper_batches
     return replace(
-        settings, out=out, data=data, threads=threads, model=_located(settings.model),
+        settings, out=out, data=data, threads=threads, model=_models.located(settings.model),
         inner_batch=inner, outer_batch=outer,
     )  # fmt: skip
-
-
-def _located(model: str) -> str:
-    """A model's name that means the same from every folder."""
-    if not _models.is_file(model):
-        return model
-    path, _, name = model.rpartition(":")
-    return f"{absolute(Path(path))}:{name}"
 
 
 def _resumed(asked: Tune, console: Console) -> Outcome:
@@ -82,7 +73,7 @@ def _resumed(asked: Tune, console: Console) -> Outcome:
         raise InputError(
             f"The settings in '{folder.path}' cannot be read; the run is damaged."
         ) from error
-    _check_model(settings, asked)
+    _models.check_named(settings.model, asked.model)
     if folder.is_finished:
         console.print(f"The run in {folder.path} is finished.", soft_wrap=True, markup=False)
         return Outcome.read(folder)
@@ -92,12 +83,3 @@ def _resumed(asked: Tune, console: Console) -> Outcome:
             "The data is not what the run was started with; restore it, or start anew."
         )
     return Session(settings, splits, folder, console).run()
-
-
-def _check_model(settings: Tune, asked: Tune) -> None:
-    """Code in a file is run only if the user names it; a built-in model needs no naming."""
-    if _models.is_file(settings.model) and _located(asked.model) != settings.model:
-        raise InputError(
-            "The run's model is code in a file, which is not run unless you name it again; "
-            f"add --model {shlex.quote(settings.model)} if you trust it."
-        )
