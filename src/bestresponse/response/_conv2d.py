@@ -24,6 +24,7 @@ class Conv2d(ResponseLayer):
     https://arxiv.org/abs/1903.03088
 
     Example:
+        >>> import torch
         >>> layer = Conv2d(nn.Conv2d(1, 1, 1, bias=False), hyper=1)
         >>> _ = nn.init.ones_(layer.plain.weight), nn.init.ones_(layer.response["weight"])
         >>> _ = nn.init.ones_(layer.gate["weight"])  # so that y = (1 + z) x

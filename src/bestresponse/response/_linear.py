@@ -24,6 +24,7 @@ class Linear(ResponseLayer):
     https://arxiv.org/abs/1903.03088
 
     Example:
+        >>> import torch
         >>> layer = Linear(nn.Linear(2, 1, bias=False), hyper=1)
         >>> _ = nn.init.ones_(layer.plain.weight), nn.init.ones_(layer.response["weight"])
         >>> _ = nn.init.ones_(layer.gate["weight"])  # so that y = (1 + z)(x₁ + x₂)
