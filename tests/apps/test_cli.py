@@ -104,9 +104,13 @@ def test_settings_are_saved_as_they_were_given(tmp_path):
     changed = {"seed": 3, "model": "linear"} | {
         name: int(TINY[name]) for name in TINY if name != "model"
     }
-    for name in set(fields) - {"out", "data", "threads"}:
+    filled_in = {"threads", "inner_batch", "outer_batch"}
+    for name in set(fields) - {"out", "data"} - filled_in:
         as_json = json.loads(json.dumps(changed.get(name, fields[name])))
         assert saved["settings"][name] == as_json, name
+    assert saved["settings"]["threads"] >= 1
+    batch = 4 * saved["settings"]["batch_size"]  # of a linear model
+    assert saved["settings"]["inner_batch"] == saved["settings"]["outer_batch"] == batch
 
 
 def test_runs_go_under_runs_by_default(tmp_path, capsys):
