@@ -12,6 +12,7 @@ from bestresponse.apps.experiments.jacnet_kronecker import JacNetKronecker
 from bestresponse.apps.experiments.language import Language
 from bestresponse.apps.experiments.overfit import Overfit
 from bestresponse.apps.experiments.split import ValidationShare
+from bestresponse.apps.experiments.stn_mlp import SelfTuningMLP
 from bestresponse.apps.experiments.stn_regression import SelfTuningRegression
 from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
 
@@ -29,4 +30,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     JacNetKronecker,
     Language,
     SelfTuningRegression,
+    SelfTuningMLP,
 )
