@@ -9,8 +9,8 @@ from torch import nn
 
 import bestresponse as br
 from bestresponse.apps._examples import Order, stream_seed
-from bestresponse.apps.experiments import _stn_mlp_report as mlp_report
-from bestresponse.apps.experiments._stn_classifier import (
+from bestresponse.apps.experiments.stn import _mlp_report as mlp_report
+from bestresponse.apps.experiments.stn._classifier import (
     CentredTuned,
     Fixed,
     Recipe,
@@ -19,8 +19,8 @@ from bestresponse.apps.experiments._stn_classifier import (
     Tuned,
     mean_loss,
 )
-from bestresponse.apps.experiments._stn_course import ByEpoch, Learner, Pace, course, plateau
-from bestresponse.apps.experiments.stn_mlp import RATES, problem
+from bestresponse.apps.experiments.stn._course import ByEpoch, Learner, Pace, course, plateau
+from bestresponse.apps.experiments.stn.mlp import RATES, problem
 
 RECIPE = Recipe(
     batch=20, lr=0.01, hyper_batch=15, hyper_lr=0.05, entropy=1e-3, sigma=0.5, response_lr=0.02,
