@@ -3,6 +3,8 @@
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.cleaning import DataCleaning
 from bestresponse.apps.experiments.hessian_picture import HessianPicture
+from bestresponse.apps.experiments.hypernet_global import HypernetGlobal
+from bestresponse.apps.experiments.hypernet_local import HypernetLocal
 from bestresponse.apps.experiments.inverse_comparison import InverseComparison
 from bestresponse.apps.experiments.jacnet_abs import JacNetAbs
 from bestresponse.apps.experiments.jacnet_conservation import JacNetConservation
@@ -29,4 +31,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     JacNetKronecker,
     Language,
     SelfTuningRegression,
+    HypernetGlobal,
+    HypernetLocal,
 )
