@@ -127,6 +127,19 @@ def no_activation_checkpointing(role: str) -> Iterator[None]:
         ) from error
 
 
+def mask_shape(x: Tensor, dims_shared: Sequence[int]) -> list[int]:
+    """The shape of a mask over `x` that is the same along some dimensions."""
+    shape = list(x.shape)
+    for dim in dims_shared:
+        if not -x.ndim <= dim < x.ndim:
+            raise InputError(
+                f"dims_shared has {dim} but the input has {x.ndim} dimensions; "
+                "name one of its dimensions."
+            )
+        shape[dim] = 1
+    return shape
+
+
 def check_callable(value: Any, role: str) -> Callable[..., Any]:
     """`value` if it can be called."""
     if not callable(value):
