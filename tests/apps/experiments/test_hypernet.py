@@ -8,14 +8,14 @@ import torch
 
 from bestresponse import response
 from bestresponse._errors import InputError
-from bestresponse.apps.experiments import _hypernet_global_fit as whole
-from bestresponse.apps.experiments._hypernet_data import load_roles
-from bestresponse.apps.experiments._hypernet_local_fit import VARIANTS, Pace, followed, in_turns
-from bestresponse.apps.experiments._hypernet_problem import Elementary
-from bestresponse.apps.experiments._hypernet_retrain import Retraining, cross_validated, losses
-from bestresponse.apps.experiments._hypernet_settings import hypernetwork
-from bestresponse.apps.experiments.hypernet_global import HypernetGlobal
-from bestresponse.apps.experiments.hypernet_local import HypernetLocal
+from bestresponse.apps.experiments.hypernet import _global_fit as whole
+from bestresponse.apps.experiments.hypernet._data import load_roles
+from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed, in_turns
+from bestresponse.apps.experiments.hypernet._problem import Elementary
+from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated, losses
+from bestresponse.apps.experiments.hypernet._settings import hypernetwork
+from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
+from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.data import load
 from checks import relative_error
 
