@@ -13,7 +13,7 @@ from bestresponse.apps.experiments.hypernet._problem import Elementary
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, losses, timed
 
 _FINE = 20  # points of the predicted curve to one of the grid
-_DESCENT = (300, 0.05)  # steps of Adam on λ, and its learning rate
+_DESCENT = (120, 0.1)  # steps of Adam on λ, and its learning rate
 
 
 def learned(
