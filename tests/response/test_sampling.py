@@ -81,3 +81,11 @@ def test_settings_are_compared_by_value():
 def test_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_draws_do_not_depend_on_the_default_device():
+    live = torch.zeros(2)
+    for sampling in (Global(), Uniform(0, 1), Local()):
+        with torch.device("meta"):
+            drawn = points(sampling, live, 3)
+        assert torch.equal(drawn, points(sampling, live, 3))

@@ -124,7 +124,10 @@ class Batched:
         with _surrounded(live.modules, role, seed):
             found = _batched(loss, role)(points, weights)
         if reads is not None:
-            self._check(role, live, found, reads)
+            # λ itself may be in the graph where it is to get a gradient
+            past = live.params if points.requires_grad else live.params | live.hyper
+            _check_graph(role, found, past)
+            self._check_reads(role, live, reads)
         return found
 
     def _reads_next(self, role: str) -> Reads | None:
@@ -132,12 +135,8 @@ class Batched:
         self._calls[role] += 1
         return Reads() if is_checked(self._calls[role]) else None
 
-    def _check(self, role: str, live: Live, losses: Tensor, reads: Reads) -> None:
-        """Refuse what would be learned wrongly without a word."""
-        if losses.requires_grad:
-            past = live.params | live.hyper if role == "inner" else live.params
-            check_escapes(losses.sum(), past, role)
-            check_graph(losses, role)
+    def _check_reads(self, role: str, live: Live, reads: Reads) -> None:
+        """Refuse weights that the inner loss does not use, and hyperparameters that none reads."""
         self._read |= reads.second
         if role == "inner":
             unused = [name for name in live.params if name not in reads.first]
@@ -153,6 +152,14 @@ class Batched:
                     f"The hyperparameter {names(idle)} is read by neither loss; use it in a "
                     "closure, or leave it out of hyper with br.select."
                 )
+
+
+def _check_graph(role: str, losses: Tensor, past: Tree) -> None:
+    """Refuse what would be differentiated wrongly without a word."""
+    if losses.requires_grad:
+        with torch.enable_grad():
+            check_escapes(losses.sum(), past, role)
+        check_graph(losses, role)
 
 
 @contextmanager
@@ -185,6 +192,8 @@ def _batched(loss: Callable[[Tensor, Tensor], Tensor], role: str) -> Callable[..
         chunk = None if weights.requires_grad else _MOST_AT_ONCE
         try:
             return torch.func.vmap(loss, randomness="different", chunk_size=chunk)(points, weights)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             loss(points[0], weights[0])  # a mistake that has nothing to do with batching is raised
             first = str(error).partition("\n")[0].partition(". ")[0]

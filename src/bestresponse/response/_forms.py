@@ -38,17 +38,16 @@ class Form(ABC):
             weights: the model's own, (D,).
             std: None, or the deviation of the initial φ.
         """
-        network = nn.Sequential(*self.layers(hyper, len(weights)))
-        network.to(weights.device, weights.dtype)
-        *_, slope, bias = network.parameters()
-        with torch.no_grad():
+        with torch.device("cpu"), torch.no_grad():  # one stream of randomness on every device
+            network = nn.Sequential(*self.layers(hyper, len(weights))).to(weights.dtype)
             if std is None:
+                *_, slope, bias = network.parameters()
                 slope.zero_()
                 bias.copy_(weights)
             else:
                 for parameter in network.parameters():
                     parameter.normal_(0, std)
-        return network
+        return network.to(weights.device)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class HyperNetwork(nn.Module):
         self._closures = Batched(params, hyper, inner, outer)
         self._stream = torch.Generator().manual_seed(seed)
         live = self._closures.live()
-        self._names, self._shapes = live.weights.names, live.weights.shapes
+        self._known = _names_and_shapes(live)
         point = live.point.detach()
         self.sampling.points(point, 1, torch.Generator())  # settings that do not fit are refused
         with torch.random.fork_rng(devices=[]):
@@ -117,8 +117,7 @@ class HyperNetwork(nn.Module):
         point = live.point.detach()
         points = self.sampling.points(point, self.samples, self._stream)
         weights = self._weights(points, point, live)
-        losses = self._losses("inner", live, points, weights, (args, kwargs))
-        return check_scalar(losses.mean(), "inner")
+        return _mean(self._losses("inner", live, points, weights, (args, kwargs)), "inner")
 
     def outer_loss(self, *args: Any, **kwargs: Any) -> Tensor:
         """The outer loss of w_φ(λ) at the live λ; a scalar, for a step in λ.
@@ -134,7 +133,7 @@ class HyperNetwork(nn.Module):
             point = live.point
             weights = self._weights(point[None], point.detach(), live)
             losses = self._losses("outer", live, point[None], weights, (args, kwargs))
-            return check_scalar(losses.mean(), "outer")
+        return _mean(losses, "outer")
 
     @torch.no_grad()
     def outer_losses(self, points: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -151,16 +150,16 @@ class HyperNetwork(nn.Module):
         Raises:
             InputError: for points of another shape.
         """
-        live = self._live()
+        live, points = self._live(), torch.as_tensor(points).detach()
         size = live.hypers.size
         if points.ndim != 2 or points.shape[1] != size or not len(points):
             raise InputError(
                 f"The points have shape {tuple(points.shape)}; give (n, {size}), a row for each "
                 f"point and a column for each of the {size} hyperparameters."
             )
-        center = live.point
-        points = points.detach().to(center.device, center.dtype)
-        weights = self._weights(points, center, live)
+        centre = live.point
+        points = points.to(centre.device, centre.dtype)
+        weights = self._weights(points, centre, live)
         return self._losses("outer", live, points, weights, (args, kwargs)).detach()
 
     def best_response(self, hyper: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -223,23 +222,34 @@ class HyperNetwork(nn.Module):
 
     def _live(self) -> Live:
         live = self._closures.live()
-        if (live.weights.names, live.weights.shapes) != (self._names, self._shapes):
+        if _names_and_shapes(live) != self._known:
             raise InputError(
-                "The model has other weights than when this HyperNetwork was made (frozen or "
-                "replaced ones); make another one."
+                "There are other weights or hyperparameters than when this HyperNetwork was made "
+                "(frozen or replaced ones); make another one."
             )
         return live
 
-    def _weights(self, points: Tensor, center: Tensor, live: Live) -> Tensor:
-        """w_φ at points, (…, h): (…, D)."""
+    def _weights(self, points: Tensor, centre: Tensor, live: Live) -> Tensor:
+        """w_φ at points, (…, h): (…, D), in full precision under autocast too."""
         own = next(self.network.parameters())
-        offsets = points - center if self.centred else points
-        weights = self.network(offsets.to(own.device, own.dtype))
+        offsets = points - centre if self.centred else points
+        with torch.autocast(own.device.type, enabled=False):
+            weights = self.network(offsets.to(own.device, own.dtype))
         return weights.to(live.weights.device, live.weights.dtype)
 
     def _losses(self, role: str, live: Live, points: Tensor, weights: Tensor, batch: Any) -> Tensor:
-        seed = int(torch.randint(_SEED_RANGE, (), generator=self._stream))
+        seed = int(torch.randint(_SEED_RANGE, (), generator=self._stream, device="cpu"))
         return self._closures.losses(role, live, points, weights, batch, seed)
+
+
+def _names_and_shapes(live: Live) -> tuple[object, ...]:
+    return live.weights.names, live.weights.shapes, live.hypers.names, live.hypers.shapes
+
+
+def _mean(losses: Tensor, role: str) -> Tensor:
+    """The mean loss; it has a gradient unless none was asked for."""
+    mean = losses.mean()
+    return check_scalar(mean, role) if torch.is_grad_enabled() else mean.detach()
 
 
 def _centred(centred: bool | None, form: Form, sampling: Sampling) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,7 +72,7 @@ class Global(Sampling):
         mean, sigma, low, high = (
             _row(getattr(self, name), live, name) for name in ("mean", "sigma", "low", "high")
         )
-        return torch.clamp(mean + sigma * _normal(live, count, stream), low, high)
+        return torch.clamp(mean + sigma * _drawn(torch.randn, live, count, stream), low, high)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,7 @@ class Uniform(Sampling):
     def points(self, live: Tensor, count: int, stream: torch.Generator) -> Tensor:
         """Even draws."""
         low, high = _row(self.low, live, "low"), _row(self.high, live, "high")
-        drawn = torch.rand(count, len(live), generator=stream, dtype=live.dtype).to(live.device)
-        return low + (high - low) * drawn
+        return low + (high - low) * _drawn(torch.rand, live, count, stream)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Local(Sampling):
 
     def points(self, live: Tensor, count: int, stream: torch.Generator) -> Tensor:
         """Normal draws around λ."""
-        return live + _row(self.sigma, live, "sigma") * _normal(live, count, stream)
+        return live + _row(self.sigma, live, "sigma") * _drawn(torch.randn, live, count, stream)
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,12 @@ def _row(value: Numbers, live: Tensor, name: str) -> Tensor:
     return row
 
 
-def _normal(live: Tensor, count: int, stream: torch.Generator) -> Tensor:
-    return torch.randn(count, len(live), generator=stream, dtype=live.dtype).to(live.device)
+def _drawn(
+    kind: Callable[..., Tensor], live: Tensor, count: int, stream: torch.Generator
+) -> Tensor:
+    """(count, h), the same on every device."""
+    drawn = kind(count, len(live), generator=stream, dtype=live.dtype, device=stream.device)
+    return drawn.to(live.device)
 
 
 def _check_sigma(sigma: Numbers) -> None:
