@@ -19,6 +19,11 @@ def names(items: Iterable[str], at_most: int = 5) -> str:
     return ", ".join(quoted[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def is_checked(call: int) -> bool:
+    """Graphs are searched at call 1, 2, 4, 8, …: closures may change, but seldom do."""
+    return call & (call - 1) == 0
+
+
 def check_scalar(loss: Any, role: str) -> Tensor:
     """`loss` as a differentiable scalar of floating type."""
     if not isinstance(loss, Tensor):

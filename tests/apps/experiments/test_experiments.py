@@ -45,13 +45,17 @@ QUICK = {
         "--tokens=160", "--held-out=60", "--width=6", "--batch=4", "--window=20", "--epochs=1",
         "--warmup=0", "--grid=0.3", "--seeds", "0",
     ],
+    "hypernet-global": ["--grid=3", "--retraining-steps=3", "--iterations=3"],
+    "hypernet-local": ["--grid=3", "--retraining-steps=3", "--iterations=3", "--starts", "1"],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
 OF_TEXT = ["language", "stn-language"]
 DRAWN = ["stn-regression"]
 OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
-OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", "stn-mlp")]
+HYPERNETS = [verb for verb in VERBS if verb.startswith("hypernet")]
+ONE_DECAY = ["hypernet-global", "hypernet-local"]
+OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", "stn-mlp", *HYPERNETS)]
 
 
 def refused(capsys, *arguments):
@@ -115,6 +119,13 @@ WRONG = [
     (["stn-mlp"], "--sigma=0", "--sigma is 0"),
     (["stn-language"], "--grid=1", "--grid has a rate out of range"),
     (["stn-language"], "--start=0", "--start has a rate out of range"),
+    (HYPERNETS, "--images=0", "--images is 0"),
+    (HYPERNETS, "--validation=9000", "'digits' has 1797 training examples but 10 .* 9000"),
+    (HYPERNETS, "--objective=mine", "--objective"),
+    (ONE_DECAY, "--low=5", "--low 5.0 and --high 4.0 are no range of logarithms"),
+    (ONE_DECAY, "--grid=1", "--grid is 1; give 2 or more"),
+    (ONE_DECAY, "--retraining-lr=-1", "--retraining-lr is -1"),
+    (["hypernet-local"], "--batch=0", "--batch is 0"),
     (OF_TEXT, "--data=nowhere", "nowhere"),
     (OF_TEXT, "--tokens=0", "--tokens is 0"),
     (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),
