@@ -82,8 +82,8 @@ class Tuned:
             model, self.hyper, {"": "rate"}, centred=method == "delta"
         )
         pace = _RESPONSE_PACE if self.net.centred else 1
-        responses = {"params": self.net.responses(), "lr": pace * _LR}
-        self._weights = torch.optim.SGD([{"params": self.net.elementary()}, responses], lr=_LR)
+        self._weights = torch.optim.SGD(self.net.elementary(), lr=_LR)
+        self._weights.add_param_group({"params": self.net.responses(), "lr": pace * _LR})
         tuned = [*self.hyper.parameters(), *self.net.scales.parameters()]
         self._hypers = torch.optim.Adam(tuned, lr=_HYPER_LR)
         self._data = problem.data

@@ -79,16 +79,8 @@ def _paths(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> str:
-    headings = [
-        "method",
-        "seed",
-        "start",
-        "rate",
-        "last rate",
-        "best rate",
-        "loss above best, %",
-        "σ",
-    ]
+    headings = ["method", "seed", "start", "rate", "last rate", "best rate",
+                "loss above best, %", "σ"]  # fmt: skip
     rows = [
         [
             METHODS[run["method"]], str(run["seed"]), f"{run['start']:g}", f"{run['rate']:.3f}",
@@ -99,7 +91,8 @@ def _table(runs: Sequence[dict[str, Any]]) -> str:
     ]  # fmt: skip
     text = (
         "The rate is the mean over the last sixth of the training. The loss is that of the closed "
-        "form on the validation rows, there and at the best rate. σ is the learned deviation of the perturbation, in the unconstrained space."
+        "form on the validation rows, there and at the best rate. σ is the learned deviation of "
+        "the perturbation, in the unconstrained space."
     )
     return _html.section("Every run", text, _html.table(headings, rows))
 
