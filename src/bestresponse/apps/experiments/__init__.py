@@ -2,6 +2,8 @@
 
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.cleaning import DataCleaning
+from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
+from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.apps.experiments.inverse.comparison import InverseComparison
 from bestresponse.apps.experiments.inverse.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse.unroll_versus_implicit import UnrollVersusImplicit
@@ -31,4 +33,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Language,
     SelfTuningRegression,
     SelfTuningMLP,
+    HypernetGlobal,
+    HypernetLocal,
 )
