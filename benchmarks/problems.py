@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import bestresponse as br
 from benchmarks import models
-from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem
+from bestresponse.apps.experiments.inverse._accuracy_problems import AccuracyProblem
 from bestresponse.data import load
 
 Batch = tuple[Tensor, Tensor]

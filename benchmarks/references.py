@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import trajectory
 from benchmarks.problems import DATA
-from bestresponse.apps.experiments import _accuracy_problems, _explicit
-from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem, Point
+from bestresponse.apps.experiments.inverse import _accuracy_problems, _explicit
+from bestresponse.apps.experiments.inverse._accuracy_problems import AccuracyProblem, Point
 
 STEPS = 10  # outer steps of a trajectory
 SOURCE = DATA / "mnist"

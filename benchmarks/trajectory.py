@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import bestresponse as br
 from bestresponse._nested import next_problem
-from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem, Point
-from bestresponse.apps.experiments._explicit import Objective
+from bestresponse.apps.experiments.inverse._accuracy_problems import AccuracyProblem, Point
+from bestresponse.apps.experiments.inverse._explicit import Objective
 
 Map = Callable[[Tensor], Tensor]
 

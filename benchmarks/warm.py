@@ -10,7 +10,7 @@ import bestresponse as br
 from benchmarks.clock import seconds
 from benchmarks.contenders import Call, cosine
 from benchmarks.problems import case_of
-from bestresponse.apps.experiments._accuracy_problems import AccuracyProblem, Point
+from bestresponse.apps.experiments.inverse._accuracy_problems import AccuracyProblem, Point
 
 _UNITS = 5  # plain gradients timed before and after each call
 

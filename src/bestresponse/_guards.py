@@ -19,6 +19,11 @@ def names(items: Iterable[str], at_most: int = 5) -> str:
     return ", ".join(quoted[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def is_checked(call: int) -> bool:
+    """Graphs are searched at call 1, 2, 4, 8, …: closures may change, but seldom do."""
+    return call & (call - 1) == 0
+
+
 def check_scalar(loss: Any, role: str) -> Tensor:
     """`loss` as a differentiable scalar of floating type."""
     if not isinstance(loss, Tensor):
@@ -120,6 +125,19 @@ def no_activation_checkpointing(role: str) -> Iterator[None]:
             "hooks), which recomputes with the live weights and is wrong away from them; use "
             "br.Implicit, or switch it off (br.Unroll has a checkpoint=n of its own)."
         ) from error
+
+
+def mask_shape(x: Tensor, dims_shared: Sequence[int]) -> list[int]:
+    """The shape of a mask over `x` that is the same along some dimensions."""
+    shape = list(x.shape)
+    for dim in dims_shared:
+        if not -x.ndim <= dim < x.ndim:
+            raise InputError(
+                f"dims_shared has {dim} but the input has {x.ndim} dimensions; "
+                "name one of its dimensions."
+            )
+        shape[dim] = 1
+    return shape
 
 
 def check_callable(value: Any, role: str) -> Callable[..., Any]:

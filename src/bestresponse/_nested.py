@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse._guards import check_callable, check_scalar, names
+from bestresponse._guards import check_callable, check_scalar, is_checked
 from bestresponse._modules import Parameters, is_compiled, live_parameters
 from bestresponse._peak_memory import PeakMemory
 from bestresponse._problem import Batches, Problem, Pure
-from bestresponse._purify import Batch, LiveModules, captured_modules
+from bestresponse._purify import Batch, LiveModules, captured_modules, live_modules
 from bestresponse._result import Memory, Result, SolveError, Stats, map_memory
 from bestresponse._tree import Tree
 from bestresponse.methods import Hypergradient, Method, Report
@@ -168,21 +168,8 @@ class Nested:
 
     def _live(self) -> tuple[LiveModules, Tree, Tree]:
         """The live modules and tensors as they are now; both may have been replaced or moved."""
-        params_modules, params = live_parameters(self._sources[0], "params")
-        hyper_modules, hyper = live_parameters(self._sources[1], "hyper")
-        own = {id(tensor) for tensor in params.values()}
-        shared = [name for name, tensor in hyper.items() if id(tensor) in own]
-        if shared:
-            raise InputError(
-                f"The parameter {names(shared)} is in params and in hyper; "
-                "take it out of one of them with br.select."
-            )
         closures = [self.inner, self.outer, *self.method.closures]
-        return (
-            LiveModules([*params_modules, *hyper_modules], params, hyper, closures),
-            params,
-            hyper,
-        )
+        return live_modules(*self._sources, closures)
 
     @contextmanager
     def _problem(
@@ -222,7 +209,7 @@ class Nested:
                 live_hyper=hyper,
                 outer_mode=_same_mode if self.outer_training else modules.evaluation_mode,
                 pure=pure,
-                checked=ahead or _is_power_of_two(self._calls),
+                checked=ahead or is_checked(self._calls),
                 memory=self._memory,
                 watched=isinstance(self.optimizer, torch.optim.SGD),
             )
@@ -282,11 +269,6 @@ def _constant(leaves: Iterable[Tensor]) -> Iterator[None]:
 
 def _cuda_devices(tensors: Tree) -> list[int]:
     return sorted({t.device.index for t in tensors.values() if t.device.type == "cuda"})
-
-
-def _is_power_of_two(number: int) -> bool:
-    """Graphs are searched at call 1, 2, 4, 8, …: closures may change, but seldom do."""
-    return number & (number - 1) == 0
 
 
 def _copied(memory: Memory) -> Memory:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from bestresponse._context import Surroundings, ambient_autocast
 from bestresponse._errors import InputError
-from bestresponse._modules import is_parallel, unique, unwrap
+from bestresponse._guards import names
+from bestresponse._modules import Parameters, is_parallel, live_parameters, unique, unwrap
 from bestresponse._tree import Tree
 
 Batch = tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -92,6 +93,14 @@ class LiveModules:
         return Surroundings(
             tuple(sorted(devices)), ambient_autocast(), recurrent, self._has_weight_norm()
         )
+
+    def updating_statistics(self) -> list[str]:
+        """The layers that would update running statistics of their inputs if they ran now."""
+        return [
+            type(module).__name__
+            for module in self._modules
+            if module.training and getattr(module, "running_mean", None) is not None
+        ]
 
     def _has_weight_norm(self) -> bool:
         """Whether a magnitude and a direction stand beside each other, in the old or new naming."""
@@ -186,6 +195,26 @@ class LiveModules:
                 )
 
 
+def live_modules(
+    params: Parameters, hyper: Parameters, closures: Iterable[Callable[..., Any]]
+) -> tuple[LiveModules, Tree, Tree]:
+    """The live modules, and the live tensors of `params` and of `hyper` by name, as they are now.
+
+    Raises:
+        InputError: for a tensor that is in both.
+    """
+    modules, weights = live_parameters(params, "params")
+    hyper_modules, hypers = live_parameters(hyper, "hyper")
+    own = {id(tensor) for tensor in weights.values()}
+    shared = [name for name, tensor in hypers.items() if id(tensor) in own]
+    if shared:
+        raise InputError(
+            f"The parameter {names(shared)} is in params and in hyper; "
+            "take it out of one of them with br.select."
+        )
+    return LiveModules([*modules, *hyper_modules], weights, hypers, closures), weights, hypers
+
+
 def _refill(held: Any, before: Any) -> None:
     """Give a list or a dict its old content back, where it has changed."""
     if isinstance(held, list):
@@ -223,8 +252,8 @@ def _reached(item: object) -> list[object]:
     """What one step from `item` may lead to a module."""
     if isinstance(item, FunctionType):
         cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
-        names = _global_names(item.__code__)
-        globals_ = [item.__globals__[name] for name in names if name in item.__globals__]
+        used = _global_names(item.__code__)
+        globals_ = [item.__globals__[name] for name in used if name in item.__globals__]
         defaults = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
         return [*_worth_a_look([*cells, *globals_, *defaults]), inspect.unwrap(item)]
     if isinstance(item, MethodType):

@@ -14,15 +14,15 @@ from torch import nn
 
 import bestresponse as br
 from bestresponse import cli
-from bestresponse.apps import _distill_adam, _distill_implicit
-from bestresponse.apps._distill_files import ARRAYS, PICTURE, TABLE, files, read_back
-from bestresponse.apps._distill_implicit import ImplicitDistiller, solve
-from bestresponse.apps._distill_keeper import Stretch
-from bestresponse.apps._distill_problem import as_bytes, in_eight_bits, make_problem
-from bestresponse.apps._distill_trace import Trace
-from bestresponse.apps._distill_unroll import UnrollDistiller
 from bestresponse.apps._run import is_run
 from bestresponse.apps._training import score
+from bestresponse.apps.distill import _adam, _implicit
+from bestresponse.apps.distill._files import ARRAYS, PICTURE, TABLE, files, read_back
+from bestresponse.apps.distill._implicit import ImplicitDistiller, solve
+from bestresponse.apps.distill._keeper import Stretch
+from bestresponse.apps.distill._problem import as_bytes, in_eight_bits, make_problem
+from bestresponse.apps.distill._trace import Trace
+from bestresponse.apps.distill._unroll import UnrollDistiller
 from bestresponse.data import Dataset, load
 from bestresponse.hyper import Distilled
 
@@ -167,9 +167,9 @@ def test_the_outer_gradient_is_the_difference_through_solving_anew(learn, monkey
         caught.update(function=function, first=first, bounds=bounds)
         function(first)
 
-    monkeypatch.setattr(_distill_implicit, "l_bfgs", catch)
-    monkeypatch.setattr(_distill_implicit, "INNER_TOLERANCE", 1e-12)  # ends must differ by more
-    monkeypatch.setattr(_distill_implicit, "in_type_of", lambda x, net: net(x.double()))
+    monkeypatch.setattr(_implicit, "l_bfgs", catch)
+    monkeypatch.setattr(_implicit, "INNER_TOLERANCE", 1e-12)  # ends must differ by more
+    monkeypatch.setattr(_implicit, "in_type_of", lambda x, net: net(x.double()))
     problem = make_problem(load("digits"), 12, None, 0)
     exact(learn=learn).distill(problem, Stretch())
     function, first = caught["function"], caught["first"]
@@ -189,7 +189,7 @@ def test_the_outer_gradient_is_the_difference_through_solving_anew(learn, monkey
 
 
 def test_newton_says_when_it_does_not_arrive(monkeypatch):
-    monkeypatch.setattr(_distill_implicit, "_NEWTON_STEPS", 1)
+    monkeypatch.setattr(_implicit, "_NEWTON_STEPS", 1)
     net = nn.Linear(2, 1).double()
     with pytest.raises(br.SolveError, match="inner problem"):
         solve(net, lambda: sum(p.pow(4).sum() + p.square().sum() for p in net.parameters()))
@@ -269,13 +269,13 @@ def test_training_on_the_set_is_gradient_descent_with_momentum():
 
 def test_every_outer_step_and_every_judgement_has_fresh_weights(monkeypatch):
     seeds = []
-    build = _distill_adam._models.build
+    build = _adam._models.build
 
     def noting(model, shape, classes, seed):
         seeds.append(seed)
         return build(model, shape, classes, seed)
 
-    monkeypatch.setattr(_distill_adam._models, "build", noting)
+    monkeypatch.setattr(_adam._models, "build", noting)
     problem = make_problem(load("digits"), 10, None, 0)
     distiller = unroller(steps=6)
     found = distiller.distill(problem, Stretch())
@@ -334,7 +334,7 @@ def test_refusals_come_before_any_training_and_leave_nothing(
     arguments, words, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(
-        "bestresponse.apps._distill_session.measure", lambda *_: pytest.fail("training began")
+        "bestresponse.apps.distill._session.measure", lambda *_: pytest.fail("training began")
     )
     assert cli.main(["distill", *arguments, "--out", "run"]) == 2
     said = capsys.readouterr().err

@@ -12,11 +12,11 @@ from torch import nn
 
 import bestresponse as br
 from bestresponse import cli
-from bestresponse.apps import _distill_implicit, _distill_response
-from bestresponse.apps._distill_implicit import solve
-from bestresponse.apps._distill_keeper import Stretch
-from bestresponse.apps._distill_problem import make_problem
-from bestresponse.apps._distill_response import Guarded, ResponseDistiller, settle
+from bestresponse.apps.distill import _implicit, _response
+from bestresponse.apps.distill._implicit import solve
+from bestresponse.apps.distill._keeper import Stretch
+from bestresponse.apps.distill._problem import make_problem
+from bestresponse.apps.distill._response import Guarded, ResponseDistiller, settle
 from bestresponse.data import load
 
 SMOOTH = """
@@ -58,9 +58,9 @@ def test_the_hypergradient_is_the_difference_through_training_anew(problem, lear
 
     Newton's method adds the digits that a difference needs and L-BFGS does not reach.
     """
-    monkeypatch.setattr(_distill_implicit, "INNER_TOLERANCE", 1e-12)
-    monkeypatch.setattr(_distill_response, "in_type_of", lambda x, net: net(x.double()))
-    monkeypatch.setattr(_distill_response, "_RTOL", 1e-11)
+    monkeypatch.setattr(_implicit, "INNER_TOLERANCE", 1e-12)
+    monkeypatch.setattr(_response, "in_type_of", lambda x, net: net(x.double()))
+    monkeypatch.setattr(_response, "_RTOL", 1e-11)
     ours = distiller(learn=frozenset(learn))
     data, net = ours.start(problem), ours.fresh(problem, "step 1")
     x, y = problem.train.batch(torch.arange(200))

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bestresponse import cli
-from bestresponse.apps import _distill_keeper
-from bestresponse.apps._distill_files import ARRAYS, PICTURE, TABLE
-from bestresponse.apps._distill_session import Keeper
+from bestresponse.apps.distill import _keeper
+from bestresponse.apps.distill._files import ARRAYS, PICTURE, TABLE
+from bestresponse.apps.distill._session import Keeper
 
 FILES = (ARRAYS, PICTURE, TABLE)
 WAYS = {
@@ -81,7 +81,7 @@ def test_stopped_again_and_again(tmp_path, monkeypatch, capsys, way, every):
     """After every so many reports, of which a training on all images gives up to a hundred."""
     flags = [*WAYS[way], "--threads", "1"]
     assert distill(*flags, "--out", "whole") == 0
-    monkeypatch.setattr("bestresponse.apps._distill_session.Keeper", Stopping)
+    monkeypatch.setattr("bestresponse.apps.distill._session.Keeper", Stopping)
     monkeypatch.setattr(Stopping, "every", every)
     monkeypatch.setattr(Stopping, "count", 0)
     capsys.readouterr()
@@ -137,7 +137,7 @@ def test_a_run_killed_in_the_middle_goes_on_from_its_last_checkpoint(tmp_path, m
 def unfinished(tmp_path, monkeypatch):
     """A run that was stopped on its way."""
     with monkeypatch.context() as patch:
-        patch.setattr("bestresponse.apps._distill_session.Keeper", Stopping)
+        patch.setattr("bestresponse.apps.distill._session.Keeper", Stopping)
         patch.setattr(Stopping, "every", 4)
         patch.setattr(Stopping, "count", 0)
         assert distill(*WAYS["implicit"], "--threads", "1", "--out", "run") == 130
@@ -188,5 +188,5 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, capsys):
 def test_a_state_that_does_not_fit_is_said_plainly():
     from bestresponse import InputError
 
-    with pytest.raises(InputError, match="does not fit"), _distill_keeper.restoring():
+    with pytest.raises(InputError, match="does not fit"), _keeper.restoring():
         raise KeyError("net")

@@ -1,6 +1,8 @@
 """The proved bound on a hypergradient's error: it holds, and a bound from Ritz values does not."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -184,16 +186,25 @@ def test_the_line_for_a_person_says_what_is_known():
     assert math.isfinite(report.error_bound)
 
 
-def test_peak_memory_on_request():
-    model = torch.nn.Linear(1000, 1000)
-    decay = br.hyper.WeightDecay(model, per="weight")
-    x = torch.randn(4, 1000)
-    closures = lambda x: model(x).square().mean() + decay(model), lambda x: model(x).mean()
-    plain = br.Nested(model, decay, *closures, br.Implicit(br.CG(max_steps=2)))
-    assert plain((x,), (x,))[1].peak_memory is None
-    measured = br.Nested(
-        model, decay, *closures, br.Implicit(br.CG(max_steps=2)), measure_memory=True
+PEAK = """
+import torch, bestresponse as br
+model = torch.nn.Linear(1000, 1000)
+decay = br.hyper.WeightDecay(model, per="weight")
+x = torch.randn(4, 1000)
+for measure in (False, True):
+    nested = br.Nested(
+        model, decay, lambda x: model(x).square().mean() + decay(model),
+        lambda x: model(x).mean(), br.Implicit(br.CG(max_steps=2)), measure_memory=measure,
     )
-    report = measured((x,), (x,))[1]
-    assert report.peak_memory is None or report.peak_memory > 4e6  # at least a vector of weights
-    assert report.peak_memory is None or "MB" in str(report)
+    report = nested((x,), (x,))[1]
+    print(report.peak_memory, "MB" in str(report))
+"""
+
+
+def test_peak_memory_on_request():
+    """In a process of its own: memory that was freed before and is used again does not count."""
+    command = [sys.executable, "-c", PEAK]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == ["None", "False"]
+    if said[2] != "None":  # the system tells
+        assert int(said[2]) > 4e6 and said[3] == "True"  # at least a vector of weights

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
+from bestresponse._guards import mask_shape
 
 
 def concrete_mask(logit: Tensor, shape: Sequence[int], temperature: float) -> Tensor:
@@ -118,7 +119,7 @@ class ConcreteDropout(nn.Module):
         """
         if not self.training:
             return x
-        mask = self.mask(_with_ones(x, dims_shared))
+        mask = self.mask(mask_shape(x, dims_shared))
         return x * mask.to(x.dtype)
 
     def _check(self, shape: tuple[int, ...]) -> None:
@@ -136,15 +137,3 @@ class ConcreteDropout(nn.Module):
     def extra_repr(self) -> str:
         """Shape of the rates and temperature."""
         return f"shape={tuple(self.logit.shape)}, temperature={self.temperature}"
-
-
-def _with_ones(x: Tensor, dims_shared: Sequence[int]) -> list[int]:
-    shape = list(x.shape)
-    for dim in dims_shared:
-        if not -x.ndim <= dim < x.ndim:
-            raise InputError(
-                f"dims_shared has {dim} but the input has {x.ndim} dimensions; "
-                "name one of its dimensions."
-            )
-        shape[dim] = 1
-    return shape

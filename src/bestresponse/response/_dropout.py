@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
+from bestresponse._guards import mask_shape
 from bestresponse.response._draw import Slot, spread
 from bestresponse.response._linearized import has_tangent, with_tangent
 
@@ -90,15 +91,7 @@ def dropped(
         dims_shared: dimensions along which one mask serves all entries.
         forward_mode: whether derivatives are being taken along.
     """
-    shape = list(x.shape)
-    for dim in dims_shared:
-        if not -x.ndim <= dim < x.ndim:
-            raise InputError(
-                f"dims_shared has {dim} but the input has {x.ndim} dimensions; "
-                "name one of its dimensions."
-            )
-        shape[dim] = 1
     keep = 1 - spread(rates.detach().to(x)[:, None], x.shape[:-1], batch_dim)
-    mask = torch.rand(shape, dtype=x.dtype, device=x.device) < keep
+    mask = torch.rand(mask_shape(x, dims_shared), dtype=x.dtype, device=x.device) < keep
     factors = mask.to(x.dtype) / keep
     return x * (with_tangent(factors) if forward_mode and has_tangent(x) else factors)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bestresponse as br
-from bestresponse.apps.experiments._accuracy_problems import logistic, mlp
+from bestresponse.apps.experiments.inverse._accuracy_problems import logistic, mlp
 
 MAKERS = {
     "logistic": lambda **kwargs: logistic("digits", 0, 200, 100, **kwargs),

@@ -13,12 +13,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 import bestresponse as br
-from bestresponse.apps.experiments import _cleaning_contenders as contenders
-from bestresponse.apps.experiments._box import descend
-from bestresponse.apps.experiments._cleaning_data import Roles, draw
-from bestresponse.apps.experiments._cleaning_problem import Cleaning
-from bestresponse.apps.experiments._cleaning_race import seconds_to, simple_rows
 from bestresponse.apps.experiments.cleaning import DataCleaning
+from bestresponse.apps.experiments.cleaning import _contenders as contenders
+from bestresponse.apps.experiments.cleaning._box import descend
+from bestresponse.apps.experiments.cleaning._data import Roles, draw
+from bestresponse.apps.experiments.cleaning._problem import Cleaning
+from bestresponse.apps.experiments.cleaning._race import seconds_to, simple_rows
 from bestresponse.data import load
 from checks import relative_error
 

@@ -37,13 +37,21 @@ QUICK = {
         "--warmup=0", "--interval=4", "--seeds", "0",
     ],
     "stn-regression": ["--rounds=3", "--timed-rounds=2", "--seeds", "0"],
+    "stn-mlp": [
+        "--train=60", "--validation=30", "--width=8", "--grid=0.1", "--seeds", "0",
+        "--epochs=2", "--batch=20", "--interval=2",
+    ],
+    "hypernet-global": ["--grid=3", "--retraining-steps=3", "--iterations=3"],
+    "hypernet-local": ["--grid=3", "--retraining-steps=3", "--iterations=3", "--starts", "1"],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
 OF_TEXT = ["language"]
 DRAWN = ["stn-regression"]
 OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
-OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split")]
+HYPERNETS = [verb for verb in VERBS if verb.startswith("hypernet")]
+ONE_DECAY = ["hypernet-global", "hypernet-local"]
+OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", "stn-mlp", *HYPERNETS)]
 
 
 def refused(capsys, *arguments):
@@ -100,6 +108,18 @@ WRONG = [
     (JACNETS, "--iterations=many", "--iterations"),
     (DRAWN, "--rounds=0", "--rounds is 0"),
     (DRAWN, "--starts=1.5", "--starts has 1.5; give rates between 0 and 0.9"),
+    (["stn-mlp"], "--train=1500", "'digits' has 1797 rows but the roles need"),
+    (["stn-mlp"], "--grid=0.95", "--grid has 0.95; give rates between 0 and 0.9"),
+    (["stn-mlp"], "--starts=0", "--starts has 0; give rates between 0 and 0.9"),
+    (["stn-mlp"], "--epochs=0", "--epochs is 0"),
+    (["stn-mlp"], "--sigma=0", "--sigma is 0"),
+    (HYPERNETS, "--images=0", "--images is 0"),
+    (HYPERNETS, "--validation=9000", "'digits' has 1797 training examples but 10 .* 9000"),
+    (HYPERNETS, "--objective=mine", "--objective"),
+    (ONE_DECAY, "--low=5", "--low 5.0 and --high 4.0 are no range of logarithms"),
+    (ONE_DECAY, "--grid=1", "--grid is 1; give 2 or more"),
+    (ONE_DECAY, "--retraining-lr=-1", "--retraining-lr is -1"),
+    (["hypernet-local"], "--batch=0", "--batch is 0"),
     (OF_TEXT, "--data=nowhere", "nowhere"),
     (OF_TEXT, "--tokens=0", "--tokens is 0"),
     (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),

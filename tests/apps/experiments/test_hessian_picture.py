@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import bestresponse as br
-from bestresponse.apps.experiments._accuracy_problems import logistic
-from bestresponse.apps.experiments._explicit import softmax_hessian
-from bestresponse.apps.experiments.hessian_picture import HessianPicture, _matrix_of
+from bestresponse.apps.experiments.inverse._accuracy_problems import logistic
+from bestresponse.apps.experiments.inverse._explicit import softmax_hessian
+from bestresponse.apps.experiments.inverse.hessian_picture import HessianPicture, _matrix_of
 
 QUICK = dict(rows=80, decay=0.05, products=(1, 20))
 

@@ -9,23 +9,23 @@ import torch
 
 import bestresponse as br
 from bestresponse import cli
-from bestresponse.apps.experiments._accuracy_problems import logistic
-from bestresponse.apps.experiments._contenders import CONTENDERS, PLAIN_CG, RECOMMENDED
-from bestresponse.apps.experiments._race import RACERS, grid, race
-from bestresponse.apps.experiments._regression import regression
 from bestresponse.apps.experiments._roles import roles
-from bestresponse.apps.experiments._work import (
+from bestresponse.apps.experiments._threads import one_thread
+from bestresponse.apps.experiments.inverse._accuracy_problems import logistic
+from bestresponse.apps.experiments.inverse._contenders import CONTENDERS, PLAIN_CG, RECOMMENDED
+from bestresponse.apps.experiments.inverse._race import RACERS, grid, race
+from bestresponse.apps.experiments.inverse._regression import regression
+from bestresponse.apps.experiments.inverse._work import (
     Bench,
     Reading,
     apart,
     budgets,
     curve,
-    one_thread,
     reaching,
     trajectory,
     warm_reaching,
 )
-from bestresponse.apps.experiments.inverse_comparison import InverseComparison
+from bestresponse.apps.experiments.inverse.comparison import InverseComparison
 
 UCI = Path(__file__).parents[4] / "shared" / "data" / "uci"
 QUICK = dict(

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from bestresponse.apps.experiments import _jacnet_maps as maps
-from bestresponse.apps.experiments import jacnet_conservation, jacnet_invertible, jacnet_kronecker
-from bestresponse.apps.experiments._jacnet_targets import transport, twist
+from bestresponse.apps.experiments.jacnet import _maps as maps
+from bestresponse.apps.experiments.jacnet import conservation as jacnet_conservation
+from bestresponse.apps.experiments.jacnet import invertible as jacnet_invertible
+from bestresponse.apps.experiments.jacnet import kronecker as jacnet_kronecker
+from bestresponse.apps.experiments.jacnet._targets import transport, twist
 
 ACCEPTED = [
     (transport, 2, jacnet_invertible.INPUT_CONVEX, 1500, 0.02),

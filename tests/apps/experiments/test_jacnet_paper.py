@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bestresponse import jacnet
-from bestresponse.apps.experiments import _jacnet_paper as paper
-from bestresponse.apps.experiments import jacnet_abs, jacnet_exp
+from bestresponse.apps.experiments.jacnet import _paper as paper
+from bestresponse.apps.experiments.jacnet import abs as jacnet_abs
+from bestresponse.apps.experiments.jacnet import exp as jacnet_exp
 
 SEEDS = 20
 

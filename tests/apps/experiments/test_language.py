@@ -10,23 +10,23 @@ from torch import nn
 from torch.func import functional_call
 
 import bestresponse as br
-from bestresponse.apps.experiments._language_model import (
+from bestresponse.apps.experiments.language import Language
+from bestresponse.apps.experiments.language._model import (
     DROPOUTS,
     LanguageModel,
     Regularizers,
     Strengths,
     check_vocabulary,
 )
-from bestresponse.apps.experiments._language_parts import Parts, columns, perplexity, windows
-from bestresponse.apps.experiments._language_search import (
+from bestresponse.apps.experiments.language._parts import Parts, columns, perplexity, windows
+from bestresponse.apps.experiments.language._search import (
     DECAYS,
     PENALTIES,
     RATES,
     draws,
     random_search,
 )
-from bestresponse.apps.experiments._language_training import History, LanguageTraining, Recipe
-from bestresponse.apps.experiments.language import Language
+from bestresponse.apps.experiments.language._training import History, LanguageTraining, Recipe
 from checks import central_difference, relative_error
 
 STRENGTHS = Strengths(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bestresponse._errors import InputError
-from bestresponse.apps.experiments._overfit_cost import _peak, cost
-from bestresponse.apps.experiments._overfit_run import (
+from bestresponse.apps.experiments.overfit import Overfit
+from bestresponse.apps.experiments.overfit._cost import _peak, cost
+from bestresponse.apps.experiments.overfit._run import (
     LEAST,
     MOST,
     RECIPES,
@@ -19,7 +20,6 @@ from bestresponse.apps.experiments._overfit_run import (
     plain,
     tuned,
 )
-from bestresponse.apps.experiments.overfit import Overfit
 from bestresponse.data import load
 
 LINEAR = RECIPES["linear"]

@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from bestresponse._errors import InputError
-from bestresponse.apps.experiments import _split_fit as fit
-from bestresponse.apps.experiments._split_data import Pool, stratified_order
-from bestresponse.apps.experiments._split_fit import Budget, Problem, cell
 from bestresponse.apps.experiments.split import ValidationShare
+from bestresponse.apps.experiments.split import _fit as fit
+from bestresponse.apps.experiments.split._data import Pool, stratified_order
+from bestresponse.apps.experiments.split._fit import Budget, Problem, cell
 from bestresponse.data import load
 from checks import relative_error
 

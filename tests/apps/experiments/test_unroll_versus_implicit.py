@@ -2,7 +2,7 @@
 
 import pytest
 
-from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
+from bestresponse.apps.experiments.inverse.unroll_versus_implicit import UnrollVersusImplicit
 
 QUICK = dict(rows=40, decay=0.3, longest=128, truncate=8)
 

@@ -2,18 +2,21 @@
 
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.cleaning import DataCleaning
-from bestresponse.apps.experiments.hessian_picture import HessianPicture
-from bestresponse.apps.experiments.inverse_comparison import InverseComparison
-from bestresponse.apps.experiments.jacnet_abs import JacNetAbs
-from bestresponse.apps.experiments.jacnet_conservation import JacNetConservation
-from bestresponse.apps.experiments.jacnet_exp import JacNetExp
-from bestresponse.apps.experiments.jacnet_invertible import JacNetInvertible
-from bestresponse.apps.experiments.jacnet_kronecker import JacNetKronecker
+from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
+from bestresponse.apps.experiments.hypernet.local import HypernetLocal
+from bestresponse.apps.experiments.inverse.comparison import InverseComparison
+from bestresponse.apps.experiments.inverse.hessian_picture import HessianPicture
+from bestresponse.apps.experiments.inverse.unroll_versus_implicit import UnrollVersusImplicit
+from bestresponse.apps.experiments.jacnet.abs import JacNetAbs
+from bestresponse.apps.experiments.jacnet.conservation import JacNetConservation
+from bestresponse.apps.experiments.jacnet.exp import JacNetExp
+from bestresponse.apps.experiments.jacnet.invertible import JacNetInvertible
+from bestresponse.apps.experiments.jacnet.kronecker import JacNetKronecker
 from bestresponse.apps.experiments.language import Language
 from bestresponse.apps.experiments.overfit import Overfit
 from bestresponse.apps.experiments.split import ValidationShare
-from bestresponse.apps.experiments.stn_regression import SelfTuningRegression
-from bestresponse.apps.experiments.unroll_versus_implicit import UnrollVersusImplicit
+from bestresponse.apps.experiments.stn.mlp import SelfTuningMLP
+from bestresponse.apps.experiments.stn.regression import SelfTuningRegression
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
     InverseComparison,
@@ -29,4 +32,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     JacNetKronecker,
     Language,
     SelfTuningRegression,
+    SelfTuningMLP,
+    HypernetGlobal,
+    HypernetLocal,
 )

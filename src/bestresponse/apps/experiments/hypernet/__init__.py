@@ -1,0 +1,1 @@
+"""Best responses learned as functions: hypernetworks beside cross-validation."""

@@ -1,0 +1,1 @@
+"""Inverse-Hessian approximations compared, and against unrolling."""

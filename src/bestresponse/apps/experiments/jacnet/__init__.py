@@ -1,0 +1,1 @@
+"""Functions learned by their Jacobian: what the paper shows."""

@@ -1,0 +1,1 @@
+"""Self-tuning networks beside grids of fixed hyperparameters."""

@@ -1,0 +1,143 @@
+"""The epochs of a training run, tuned or not, and what is written down of them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import process_time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import bestresponse as br
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long, and when hyperparameters move.
+
+    Attributes:
+        epochs: in all.
+        warmup: epochs before the first validation step.
+        interval: training steps to a validation step.
+    """
+
+    epochs: int
+    warmup: int
+    interval: int
+
+
+class Learner(ABC):
+    """A model in training."""
+
+    net: br.response.SelfTuning | None = None
+    """What tunes itself, if anything does."""
+
+    @property
+    @abstractmethod
+    def steps_an_epoch(self) -> int:
+        """Training steps."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """One training step."""
+
+    def tune(self) -> None:  # noqa: B027  (what is fixed has none)
+        """One validation step."""
+
+    @abstractmethod
+    def losses(self) -> dict[str, float]:
+        """Mean losses on the parts `validation` and `test`, in eval mode."""
+
+
+def course(
+    learner: Learner, pace: Pace, say: Callable[[str], None], limit: float = math.inf
+) -> dict[str, Any]:
+    """Train to the end, or until `limit` CPU seconds are spent.
+
+    Returns:
+        Ready for JSON: `validation` and `test`, losses after each epoch; `best`, the epoch with
+        the lowest validation loss, counted from 0; `seconds` of CPU time, without those of the
+        losses; `whole`, whether the end was reached; of what is tuned, `values` and `sigma` by
+        hyperparameter and `response` by layer, before the first epoch and after each.
+    """
+    found: dict[str, Any] = {"validation": [], "test": [], "seconds": 0.0}
+    _note(learner.net, found)
+    for epoch in range(1, pace.epochs + 1):
+        tuned = epoch > pace.warmup
+        found["seconds"] += _epoch(learner, pace.interval if tuned else 0, limit - found["seconds"])
+        for part, loss in learner.losses().items():
+            found[part].append(_finite(loss, epoch))
+        _note(learner.net, found)
+        say(f"epoch {epoch}, validation loss {found['validation'][-1]:.4f}")
+        if found["seconds"] >= limit:
+            break
+    found["best"] = min(range(len(found["validation"])), key=found["validation"].__getitem__)
+    found["whole"] = found["seconds"] < limit
+    return found
+
+
+def at_best(run: Mapping[str, Any], part: str) -> float:
+    """A loss after the epoch with the lowest validation loss."""
+    loss: float = run[part][run["best"]]
+    return loss
+
+
+def plateau(run: Mapping[str, Any]) -> dict[str, float]:
+    """The mean of each hyperparameter over the last fifth of the epochs."""
+    return {name: _mean_of_end(values) for name, values in run["values"].items()}
+
+
+class ByEpoch:
+    """A timetable for `Replay`: what each epoch began with.
+
+    Args:
+        values: by hyperparameter, before the first epoch and after each.
+        steps_an_epoch: training steps.
+    """
+
+    def __init__(self, values: Mapping[str, list[float]], steps_an_epoch: int) -> None:
+        self._values, self._steps = values, steps_an_epoch
+
+    def at(self, step: int) -> dict[str, Tensor]:
+        """The values by name."""
+        epoch = step // self._steps
+        return {name: torch.tensor(own[epoch]) for name, own in self._values.items()}
+
+
+def _epoch(learner: Learner, interval: int, limit: float) -> float:
+    """CPU seconds of one epoch; an interval of 0 tunes nothing."""
+    begun = process_time()
+    for step in range(1, learner.steps_an_epoch + 1):
+        learner.step()
+        if interval and step % interval == 0:
+            learner.tune()
+        if process_time() - begun >= limit:
+            break
+    return process_time() - begun
+
+
+def _note(net: br.response.SelfTuning | None, found: dict[str, Any]) -> None:
+    if net is None:
+        return
+    sigma = {name: value.detach() for name, value in net.scales.sigma().items()}
+    numbers: list[tuple[str, Mapping[str, Tensor | float]]] = [
+        ("values", net.hyper.values()), ("sigma", sigma), ("response", net.response_size()),
+    ]  # fmt: skip
+    for kind, by_name in numbers:
+        for name, number in by_name.items():
+            found.setdefault(kind, {}).setdefault(name, []).append(float(number))
+
+
+def _mean_of_end(values: list[float]) -> float:
+    end = values[-max(len(values) // 5, 1) :]
+    return sum(end) / len(end)
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise br.SolveError(br.Result.nonfinite, f"(validation or test loss after epoch {epoch})")
+    return loss

@@ -1,0 +1,190 @@
+"""Hypernetwork experiments: penalties, retraining and searches against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bestresponse import response
+from bestresponse._errors import InputError
+from bestresponse.apps.experiments.hypernet import _global_fit as whole
+from bestresponse.apps.experiments.hypernet._data import load_roles
+from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed, in_turns
+from bestresponse.apps.experiments.hypernet._problem import Elementary
+from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated, losses
+from bestresponse.apps.experiments.hypernet._settings import hypernetwork
+from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
+from bestresponse.apps.experiments.hypernet.local import HypernetLocal
+from bestresponse.data import load
+from checks import relative_error
+
+SIZES = (4, 3)
+CLOSE = Retraining(lr=1e-2, steps=700)
+
+
+@pytest.fixture
+def roles():
+    """Ten noisy rows of four features in three classes to train on, and more to hold out."""
+    generator = np.random.default_rng(0)
+    centers = generator.normal(size=(3, 4))
+
+    def rows(count):
+        labels = np.arange(count) % 3
+        inputs = centers[labels] + 1.5 * generator.normal(size=(count, 4))
+        return torch.tensor(inputs).float(), torch.eye(3)[labels]
+
+    return rows(10), rows(200), rows(100)
+
+
+def problem_of(per="model", objective="paper", sizes=SIZES, start=0.0):
+    return Elementary(sizes, per, objective, start, seed=0)
+
+
+def closed_form(train, decays):
+    """(3, 5) minimum of the squared error, summed over classes, plus Σ d w²; the bias last."""
+    inputs, targets = (part.double().numpy() for part in train)
+    inputs = np.c_[inputs, np.ones(len(inputs))]
+    moments, cross = inputs.T @ inputs / len(inputs), inputs.T @ targets / len(inputs)
+    return np.stack([
+        np.linalg.solve(moments + np.diag(own), cross[:, i]) for i, own in enumerate(decays)
+    ])  # fmt: skip
+
+
+def curve_of(roles, grid):
+    """Validation losses of the closed form."""
+    inputs, targets = (part.double().numpy() for part in roles[1])
+    inputs = np.c_[inputs, np.ones(len(inputs))]
+    found = []
+    for value in grid:
+        w = closed_form(roles[0], np.full((3, 5), math.exp(value)))
+        found.append(((inputs @ w.T - targets) ** 2).sum(1).mean())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("objective", ["code", "paper"])
+@pytest.mark.parametrize("per", ["model", "class", "weight"])
+def test_losses_are_those_of_the_formulas(per, objective, roles):
+    problem = problem_of(per, objective)
+    torch.manual_seed(1)
+    problem.move(torch.randn(problem.hyperparameters))
+    (x, t), w, b = roles[1], problem.model.weight, problem.model.bias
+    misses = x @ w.T + b - t
+    if objective == "code":
+        normal = torch.distributions.Normal(0.0, 0.1)
+        expected = -normal.log_prob(misses).mean()
+    else:
+        expected = misses.square().sum() / len(x)
+    assert torch.equal(hypernetwork(problem, 0).point, problem.log_decays)
+    assert problem.outer(x, t).item() == pytest.approx(expected.item(), rel=1e-5)
+    flat = torch.cat([w.flatten(), b])
+    d = problem.log_decays.exp()
+    penalty = {
+        ("model", "code"): lambda: d[0] * flat.norm(),
+        ("model", "paper"): lambda: d[0] * flat.square().sum(),
+        ("class", "code"): lambda: (d * w.norm(dim=1)).mean(),
+        ("class", "paper"): lambda: (d * w.square().sum(1)).mean(),
+        ("weight", "code"): lambda: (d * torch.cat([b, w.flatten()])).norm(),
+        ("weight", "paper"): lambda: (d * torch.cat([b, w.flatten()]).square()).sum(),
+    }[per, objective]()
+    assert (problem(x, t) - problem.outer(x, t)).item() == pytest.approx(penalty.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("per", ["model", "class", "weight"])
+def test_retraining_ends_in_the_closed_form(per, roles):
+    problem = problem_of(per)
+    torch.manual_seed(2)
+    points = torch.randn(2, problem.hyperparameters)
+    weights = CLOSE.weights(problem, points, roles[0])
+    for i, d in enumerate(points.double().exp().numpy()):
+        decays = {
+            "model": np.full((3, 5), d[0]),
+            "class": np.c_[np.repeat(d[:, None] / 3, 4, 1), np.zeros(3)] if per == "class" else 0,
+            "weight": np.c_[d[3:].reshape(3, 4), d[:3]] if per == "weight" else 0,
+        }[per]
+        found = np.c_[weights["weight"][i].numpy(), weights["bias"][i].numpy()]
+        assert np.abs(found - closed_form(roles[0], decays)).max() < 2e-3
+
+
+@pytest.mark.parametrize("sizes", [SIZES, (4, 5, 3)])
+def test_side_by_side_is_each_alone_and_as_a_plain_loop(sizes, roles, monkeypatch):
+    train, held, _ = roles
+    problem, retraining = problem_of("weight", "code", sizes), Retraining(1e-2, 20)
+    points = torch.randn(3, problem.hyperparameters)
+    together = retraining.weights(problem, points, train)
+    found = losses(problem, together, held)
+    for i, point in enumerate(points):
+        alone = retraining.weights(problem, point[None], train)
+        plain = problem_of("weight", "code", sizes)
+        plain.move(point)
+        retraining.plainly(plain, train)
+        for name, weight in plain.model.named_parameters():
+            assert relative_error(together[name][i], weight.detach()) < 1e-4
+            assert relative_error(alone[name][0], weight.detach()) < 1e-4
+        assert found[i].item() == pytest.approx(plain.outer(*held).item(), rel=1e-4)
+
+
+def test_cross_validation_is_the_curve_of_the_closed_form(roles):
+    grid = torch.linspace(-3, 3, 7)
+    found = cross_validated(problem_of(), grid, CLOSE, roles)
+    curve = curve_of(roles, grid.tolist())
+    assert np.abs(np.array(found["validation"]) - curve).max() < 2e-3
+    assert 0 < curve.argmin() < 6 and found["best"] == grid[curve.argmin()]
+    assert found["best_test"] == found["test"][curve.argmin()]
+
+
+def test_the_global_curve_is_that_of_the_closed_form(roles):
+    grid, problem = torch.linspace(-3, 3, 7), problem_of()
+    settings = response.PAPER_GLOBAL.settings | {"sampling": response.Uniform(-3.5, 3.5)}
+    net = hypernetwork(problem, 0, **settings | {"samples": 10})
+    found = whole.learned(problem, net, (1e-2, 500), grid, CLOSE, roles)
+    curve = curve_of(roles, found["points"])
+    assert np.abs(np.array(found["predicted"]) - curve).max() < 0.06 * np.ptp(curve)
+    exact = found["points"][curve.argmin()]
+    assert abs(found["best"] - exact) < 0.3 and abs(found["descended"] - found["best"]) < 0.05
+    (there,) = curve_of(roles, [found["best"]])
+    assert found["best_retrained"] == pytest.approx(there, abs=2e-3)
+    assert found["best_predicted"] == min(found["predicted"])
+
+
+@pytest.mark.parametrize("start", [-2.5, 2.5])
+def test_the_local_one_ends_at_the_optimum_of_the_closed_form(start, roles):
+    grid = np.linspace(-3, 3, 601)
+    exact = grid[curve_of(roles, grid).argmin()]
+    problem, pace = problem_of(start=start), Pace(400, 2e-2, 2e-2, 200)
+    found = followed(problem, VARIANTS["default"], pace, CLOSE, roles, seed=0)
+    assert found["path"][0] == start and found["path"][-1] == found["best"]
+    assert abs(found["best"] - exact) < 0.15
+    (there,) = curve_of(roles, [found["best"]])
+    assert found["retrained"] == pytest.approx(there, abs=2e-3)
+
+
+def test_batches_come_in_turns(roles):
+    batches = in_turns(roles[0], 4)
+    sizes = [len(next(batches)[0]) for _ in range(4)]
+    assert sizes == [4, 4, 2, 4]
+    inputs, targets = next(in_turns(roles[0], 99))
+    assert torch.equal(inputs, roles[0][0]) and torch.equal(targets, roles[0][1])
+
+
+def test_roles_are_the_first_rows():
+    train, held, unseen = load_roles("digits", 10, 20, 30)
+    data = load("digits")
+    assert [len(part[0]) for part in (train, held, unseen)] == [10, 20, 30]
+    assert torch.equal(train[1].argmax(1), data.labels[:10])
+    assert torch.equal(unseen[1].argmax(1), data.labels[30:60])
+    assert train[0].shape == (10, 64) and (held[1].sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(("kind", "wrong", "says"), [
+    (HypernetLocal, {"starts": ()}, "--starts is empty"),
+    (HypernetLocal, {"starts": (1.0, 1.0)}, "a value twice"),
+    (HypernetLocal, {"starts": (30.0,)}, "--starts has 30.0; give logarithms from -20 to 20"),
+    (HypernetLocal, {"seeds": ()}, "--seeds is empty"),
+    (HypernetGlobal, {"low": math.nan}, "--low nan and --high 4.0 are no range"),
+    (HypernetGlobal, {"iterations": 0}, "--iterations is 0"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(kind, wrong, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        kind(out=tmp_path / "run", **wrong).run()
+    assert not list(tmp_path.iterdir())
