@@ -41,12 +41,16 @@ QUICK = {
         "--train=60", "--validation=30", "--width=8", "--grid=0.1", "--seeds", "0",
         "--epochs=2", "--batch=20", "--interval=2",
     ],
+    "stn-language": [
+        "--tokens=160", "--held-out=60", "--width=6", "--batch=4", "--window=20", "--epochs=1",
+        "--warmup=0", "--grid=0.3", "--seeds", "0",
+    ],
     "hypernet-global": ["--grid=3", "--retraining-steps=3", "--iterations=3"],
     "hypernet-local": ["--grid=3", "--retraining-steps=3", "--iterations=3", "--starts", "1"],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
-OF_TEXT = ["language"]
+OF_TEXT = ["language", "stn-language"]
 DRAWN = ["stn-regression"]
 OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
 HYPERNETS = [verb for verb in VERBS if verb.startswith("hypernet")]
@@ -113,6 +117,8 @@ WRONG = [
     (["stn-mlp"], "--starts=0", "--starts has 0; give rates between 0 and 0.9"),
     (["stn-mlp"], "--epochs=0", "--epochs is 0"),
     (["stn-mlp"], "--sigma=0", "--sigma is 0"),
+    (["stn-language"], "--grid=1", "--grid has a rate out of range"),
+    (["stn-language"], "--start=0", "--start has a rate out of range"),
     (HYPERNETS, "--images=0", "--images is 0"),
     (HYPERNETS, "--validation=9000", "'digits' has 1797 training examples but 10 .* 9000"),
     (HYPERNETS, "--objective=mine", "--objective"),
@@ -125,9 +131,13 @@ WRONG = [
     (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),
     (OF_TEXT, "--tokens=9000000", "'pydoc' has [0-9]+ words, fewer than the 9000000"),
     (OF_TEXT, "--held-out=7", "--held-out is 7; give at least 8"),
-    (OF_TEXT, "--vocabulary=50", "more than the model's 50; raise --vocabulary, or --min-count"),
+    (
+        ["language"],
+        "--vocabulary=50",
+        "more than the model's 50; raise --vocabulary, or",
+    ),
     (OF_TEXT, "--warmup=-1", "--warmup is -1"),
-    (OF_TEXT, "--decay=layer", "--decay"),
+    (["language"], "--decay=layer", "--decay"),
 ]
 
 
