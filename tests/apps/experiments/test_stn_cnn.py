@@ -73,7 +73,7 @@ def test_all_are_read_and_tuned(task):
     learner.step()
     learner.tune()
     assert not any(torch.equal(raw, before[name]) for name, raw in hyper.raws().items())
-    assert learner.net.unconverted == []
+    assert learner.net.unconverted == ()
 
 
 @pytest.mark.parametrize(("own", "says"), [(0.4, "better than the 0.500"), (0.6, "worse than")])
