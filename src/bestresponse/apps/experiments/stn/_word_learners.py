@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,10 +105,14 @@ class WordLearner(Learner):
         self._optimizer.step()
         self._reader.keep(reading.state)
 
-    def losses(self) -> dict[str, float]:
+    def frozen(self) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(self.model)
+
+    def loss(self, model: nn.Module, part: str) -> float:
         """Mean cross-entropy a word."""
-        parts = {"validation": self.text.validation, "test": self.text.test}
-        return {name: mean_word_loss(self.model, p, self._plain) for name, p in parts.items()}
+        words = self.text.test if part == "test" else self.text.validation
+        return mean_word_loss(model, words, self._plain)
 
     @abstractmethod
     def _prepared(self) -> nn.Module:
@@ -191,6 +196,10 @@ class TunedWords(WordLearner):
         with self.net.perturbed(words.shape[1]) as drawn:
             reading = self.net(words, state)
             return reading, word_loss(reading, targets) + penalty(reading, drawn)
+
+    def frozen(self) -> nn.Module:
+        """A plain model at the hyperparameters as they are."""
+        return self.net.freeze()
 
     def tune(self) -> None:
         """Follow the response on a window of the validation part, without any penalty."""

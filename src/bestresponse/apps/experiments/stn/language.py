@@ -63,7 +63,7 @@ class SelfTuningLanguage(Experiment):
     """Fixed rates of output dropout."""
     seeds: tuple[int, ...] = (0,)
     """Of initial weights, masks, perturbations and random search."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training part, the same for all."""
     warmup: int = 1
     """Epochs before the first validation step."""
@@ -79,7 +79,7 @@ class SelfTuningLanguage(Experiment):
     """Columns in a validation step."""
     hyper_lr: float = 0.03
     """Of Adam on the hyperparameters and the deviations of their perturbations."""
-    entropy: float = 0.001
+    entropy: float = 0.01
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
