@@ -141,7 +141,5 @@ def _note(net: br.response.SelfTuning | None, found: dict[str, Any]) -> None:
 
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
-        raise br.SolveError(
-            br.Result.nonfinite, f"(loss after epoch {epoch + 1})"
-        )
+        raise br.SolveError(br.Result.nonfinite, f"(loss after epoch {epoch + 1})")
     return loss
