@@ -166,6 +166,7 @@ def test_a_network_that_cannot_change_the_images(refused, flag):
     refused(*TINY, "--tune=augment", "--augmentation=network", flag, says=NETWORKS[flag])
 
 
+SELF_TUNING = ("--method=self-tuning", "--tune=decay")
 UNUSED = [
     (["--decay-per=model"], "--decay-per"),
     (["--tune=weights", "--decay-per=weight"], "--decay-per"),
@@ -187,12 +188,27 @@ UNUSED = [
     (["--method=unroll", "--solver-steps=2"], "--solver-steps"),
     (["--method=unroll", "--solver-lr=2"], "--solver-lr"),
     (["--method=unroll", "--damping=1"], "--damping"),
+    (["--sigma=0.5"], "--sigma"),
+    (["--method=unroll", "--entropy=1"], "--entropy"),
+    (["--centred"], "--centred"),
+    (["--train-steps=3"], "--train-steps"),
+    (["--valid-steps=3"], "--valid-steps"),
+    (["--grid=3"], "--grid"),
+    (["--tune=augment", "--augment=hue"], "--augment"),
+    ([*SELF_TUNING, "--interval=1"], "--interval"),
+    ([*SELF_TUNING, "--inner-batch=9"], "--inner-batch"),
+    ([*SELF_TUNING, "--patience=9"], "--patience"),
+    ([*SELF_TUNING, "--solver=cg"], "--solver"),
+    ([*SELF_TUNING, "--damping=1"], "--damping"),
+    ([*SELF_TUNING, "--unroll-steps=2"], "--unroll-steps"),
+    ([*SELF_TUNING, "--decay-per=model"], "--decay-per"),
 ]
 
 
 @pytest.mark.parametrize(("flags", "name"), UNUSED, ids=lambda v: " ".join(v) if v else None)
 def test_an_unused_flag_even_at_its_default(refused, flags, name):
-    refused(*TINY, *flags, says=f"{name} has no effect: .*; leave it out")
+    tiny = [flag for flag in TINY if flag != "--interval=2" or SELF_TUNING[0] not in flags]
+    refused(*tiny, *flags, says=f"{name} has no effect: .*; leave it out")
 
 
 @pytest.mark.parametrize("flags", [["--solver_steps", "5"], ["--solver-steps", "5"]])
@@ -203,7 +219,7 @@ def test_an_unused_flag_however_it_is_spelt(refused, flags):
 def test_every_rule_of_unused_is_tried():
     tried = {name.lstrip("-").replace("-", "_") for _, name in UNUSED}
     rules = set()
-    for method in ("implicit", "unroll", "finite-difference"):
+    for method in ("implicit", "unroll", "finite-difference", "self-tuning"):
         for solver in ("scale", "neumann", "cg", "dense"):
             rules |= set(Tune(method=method, solver=solver).unused())
     assert rules - {"overwrite"} <= tried

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._examples import Examples
-from bestresponse.apps._hyperparameters import Hyperparameters
+from bestresponse.apps._groups import Tuned
 
 _IMAGES, _SAMPLES, _DRAWS = 6, 5, 200
 
 
-def changed_images(hyper: Hyperparameters, train: Examples) -> list[str]:
+def changed_images(hyper: Tuned, train: Examples) -> list[str]:
     """A section of the report, if there is a learned augmentation."""
-    augment = hyper.get("augment")
+    augment = hyper.augmentation()
     if augment is None:
         return []
     images, _ = train.batch(torch.arange(min(_IMAGES, len(train))))

@@ -45,6 +45,22 @@ class Values:
         return self.values.tolist() if self.names else quantiles(self.values)
 
 
+class Tuned(nn.Module):
+    """Hyperparameters of a run, in groups that people can read."""
+
+    def values(self) -> dict[str, Values]:
+        """Each group that is tuned."""
+        raise NotImplementedError
+
+    def count(self, name: str) -> int:
+        """Numbers that are tuned in a group."""
+        raise NotImplementedError
+
+    def augmentation(self) -> Callable[[Tensor], Tensor] | None:
+        """What happens to training images, if anything."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Group:
     """A kind of hyperparameter.

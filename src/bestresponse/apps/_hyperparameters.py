@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import bestresponse as br
 from bestresponse.apps._examples import Examples
-from bestresponse.apps._groups import GROUPS, Values
+from bestresponse.apps._groups import GROUPS, Tuned, Values
 
 _REGULARIZED = 32  # images of an outer batch on which an augmentation network is regularized
 
 
-class Hyperparameters(nn.Module):
+class Hyperparameters(Tuned):
     """Groups of hyperparameters that shape one training loss, in any combination.
 
     Args:
@@ -77,8 +77,13 @@ class Hyperparameters(nn.Module):
         return loss
 
     def values(self) -> dict[str, Values]:
-        """Each tuned group as people read it."""
         return {name: GROUPS[name].read(self.group(name), self._train) for name in self.groups}
+
+    def count(self, name: str) -> int:
+        return sum(parameter.numel() for parameter in self.group(name).parameters())
+
+    def augmentation(self) -> Callable[[Tensor], Tensor] | None:
+        return self.get("augment")
 
     def frozen(self) -> Hyperparameters:
         """A copy that nothing tunes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse.apps._groups import EXAMPLE_GROUPS
-from bestresponse.apps._hyperparameters import Hyperparameters
-from bestresponse.apps._rows import LABELS, REFITTED, ROWS, TUNED, UNTUNED, Data
+from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
+from bestresponse.apps._rows import REFITTED, ROWS, TUNED, UNTUNED, Data, label, ordered
 from bestresponse.apps._run import RESULT_FILE, RunFolder
-from bestresponse.apps._training import Score, Training
-from bestresponse.apps._tuning import Tally
+from bestresponse.apps._training import Score, Training, score
+from bestresponse.apps._tune_settings import TuneSettings
+from bestresponse.apps._tuning import HyperSteps
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Outcome:
     Attributes:
         rows: the tuned run and the simple alternatives.
         headline: the figures that the terminal prints, by name.
-        tuning: what the hypergradients cost and how they ended.
+        tuning: how the hyperparameter steps ended; `grid` has the rows of fixed values.
         verdict: one sentence that says whether tuning paid.
     """
 
@@ -71,26 +71,59 @@ class Outcome:
 
 def outcome(
     scored: Mapping[str, tuple[Training, Score]],
-    hyper: Hyperparameters,
+    hyper: Tuned,
     data: Data,
-    tally: Tally,
-    corrupted: bool,
+    steps: HyperSteps,
+    settings: TuneSettings,
 ) -> Outcome:
     """The outcome of finished trainings."""
-    rows = tuple(_row(*scored[name]) for name in ROWS if name in scored)
-    headline = {f"{row.name}_test_accuracy": row.test_accuracy for row in rows}
-    headline |= {f"{row.name}_test_loss": row.test_loss for row in rows}
-    headline |= {f"{row.name}_seconds": row.seconds for row in rows}
+    rows = tuple(_row(*scored[name]) for name in ordered(scored))
+    named = [row for row in rows if row.name in ROWS]
+    headline = {f"{row.name}_test_accuracy": row.test_accuracy for row in named}
+    headline |= {f"{row.name}_test_loss": row.test_loss for row in named}
+    headline |= {f"{row.name}_seconds": row.seconds for row in named}
     headline |= _cost(scored)
-    headline["hypergradient_calls"] = tally.calls
-    headline["products"] = tally.products
-    if tally.worst_residual is not None:
-        headline["worst_relative_residual"] = tally.worst_residual
-    judges = [name for name in hyper.groups if name in EXAMPLE_GROUPS]
-    if corrupted and judges:
+    headline |= steps.figures()
+    judges = [name for name in settings.groups if name in EXAMPLE_GROUPS]
+    if settings.corrupt and judges:
         headline |= _cleaning(hyper.values()[judges[0]].values.cpu(), data.flipped)
-    tuning = {"warnings": tally.warnings, "stopped_at": tally.stopped_at}
-    return Outcome(rows, headline, tuning, _verdict(rows, len(data.test)))
+    tuning = steps.ending()
+    if settings.method == "self-tuning":
+        tuning["grid"] = [_on_validation(*scored[row.name], data) for row in _fixed(rows)]
+        tuning["validation_loss"] = score(scored[TUNED][0].product(), data.validation).loss
+        headline |= _beside_fixed(rows, tuning["grid"], headline["relative_seconds"])
+    return Outcome(rows, headline, tuning, _verdict(rows, best_fixed(tuning), len(data.test)))
+
+
+def best_fixed(tuning: Mapping[str, Any]) -> str | None:
+    """The row of the fixed value with the least validation loss."""
+    grid = tuning.get("grid")
+    return min(grid, key=lambda row: row["validation_loss"])["name"] if grid else None
+
+
+def _fixed(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row.name not in ROWS]
+
+
+def _on_validation(training: Training, result: Score, data: Data) -> dict[str, Any]:
+    """A row of a fixed value on the validation set, which chooses among them."""
+    validation = score(training.product(), data.validation)
+    return {"name": training.name, "validation_loss": validation.loss, "test_loss": result.loss,
+            "validation_accuracy": validation.accuracy}  # fmt: skip
+
+
+def _beside_fixed(
+    rows: Sequence[Row], grid: list[dict[str, Any]], time_ratio: float
+) -> dict[str, float]:
+    """The model that is kept, and the best fixed value, chosen on the validation set."""
+    last = rows[-1]
+    found = {"test_loss": last.test_loss, "test_accuracy": last.test_accuracy,
+             "time_ratio": time_ratio}  # fmt: skip
+    for row in rows:
+        if row.name == best_fixed({"grid": grid}):
+            found["best_grid_test_loss"] = row.test_loss
+            found["best_grid_test_accuracy"] = row.test_accuracy
+    return found
 
 
 def _cost(scored: Mapping[str, tuple[Training, Score]]) -> dict[str, float]:
@@ -118,12 +151,13 @@ def _cleaning(weights: Tensor, flipped: Tensor) -> dict[str, float]:
     }
 
 
-def _verdict(rows: tuple[Row, ...], test_examples: int) -> str:
-    by_name = {row.name: row for row in rows}
+def _verdict(rows: Iterable[Row], best_fixed: str | None, test_examples: int) -> str:
+    """Whether tuning beat every simple row, of fixed values the best one."""
+    by_name = {row.name: row for row in rows if row.name in ROWS or row.name == best_fixed}
     alone = by_name.pop(TUNED)
     tuned = by_name.pop(REFITTED, alone).test_accuracy
     best = max(by_name.values(), key=lambda row: row.test_accuracy)
-    figures = f"{tuned:.4f} against {best.test_accuracy:.4f} ({LABELS[best.name]})"
+    figures = f"{tuned:.4f} against {best.test_accuracy:.4f} ({label(best.name)})"
     error = math.sqrt(tuned * (1 - tuned) / test_examples)
     close = abs(tuned - best.test_accuracy) <= error
     doubt = f", a difference within one standard error of {error:.4f}" if close else ""
@@ -143,7 +177,7 @@ def print_outcome(result: Outcome, path: Path, console: Console) -> None:
     for row in result.rows:
         style = "bold" if row.name == result.product else ""
         table.add_row(
-            LABELS[row.name],
+            label(row.name),
             f"{row.examples:,}",
             f"{row.test_accuracy:.4f}",
             f"{row.test_loss:.4f}",
@@ -160,24 +194,23 @@ def print_outcome(result: Outcome, path: Path, console: Console) -> None:
 def notes(result: Outcome) -> list[str]:
     """The figures of the tuned run, in sentences."""
     head = result.headline
-    residual = head.get("worst_relative_residual")
-    known = (
-        f"worst relative residual {residual:.2g}"
-        if residual is not None
-        else ("no residual (no linear system was solved)")
-    )
     lines = [
-        f"Tuned run: {head['hypergradient_calls']:.0f} hypergradients, {head['products']:.0f} "
-        f"products, {known}, {head['relative_seconds']:.2f} × the time of the untuned run."
+        f"Tuned run: {_steps(head)}, {head['relative_seconds']:.2f} × the time of the untuned run."
     ]
     if "relative_peak_memory" in head:
         lines.append(
             f"Peak memory {head['tuned_peak_memory'] / 1e6:.0f} MB, "
             f"{head['relative_peak_memory']:.2f} × that of the untuned run (data included)."
         )
-    if result.tuning["stopped_at"] is not None:
+    lines += result.tuning.get("notes", [])
+    if (chosen := best_fixed(result.tuning)) is not None:
+        lines.append(
+            f"Best of {len(result.tuning['grid'])} fixed values by validation loss: {chosen}, test "
+            f"loss {head['best_grid_test_loss']:.4f}; self-tuned {head['tuned_test_loss']:.4f}."
+        )
+    if result.tuning.get("stopped_at") is not None:
         lines.append(f"Tuning stopped early, at step {result.tuning['stopped_at']}.")
-    for name, count in result.tuning["warnings"].items():
+    for name, count in result.tuning.get("warnings", {}).items():
         lines.append(f"Warning in {count} hypergradients: {name} (see docs/failures.md).")
     if "auroc" in head:
         lines.append(
@@ -185,3 +218,19 @@ def notes(result: Outcome) -> list[str]:
             f"the lowest {head['precision_of_lowest_weights']:.4f}."
         )
     return lines
+
+
+def _steps(head: Mapping[str, float]) -> str:
+    """The hyperparameter steps of a run in words."""
+    if "validation_steps" in head:
+        return f"{head['validation_steps']:.0f} validation steps"
+    residual = head.get("worst_relative_residual")
+    known = (
+        f"worst relative residual {residual:.2g}"
+        if residual is not None
+        else "no residual (no linear system was solved)"
+    )
+    return (
+        f"{head['hypergradient_calls']:.0f} hypergradients, {head['products']:.0f} products, "
+        f"{known}"
+    )

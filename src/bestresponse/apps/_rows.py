@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models
 from bestresponse.apps._examples import Examples, corrupted, stream_seed
-from bestresponse.apps._groups import GROUPS
+from bestresponse.apps._groups import GROUPS, Tuned
 from bestresponse.apps._hyperparameters import Hyperparameters
 from bestresponse.apps._training import Training, predictions
 from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import Schedule, Tuner
+from bestresponse.apps._tuning import HyperSteps, Schedule, Tuner
 from bestresponse.apps._user_file import said
 from bestresponse.data import Splits
 
@@ -39,6 +39,18 @@ LABELS = {
     TUNED: "tuned",
     REFITTED: "tuned, then refitted on both sets",
 }
+
+
+def label(row: str) -> str:
+    """What a row is called; those of fixed values are called by their value."""
+    return LABELS.get(row, f"{row}, fixed")
+
+
+def ordered(rows: Iterable[str]) -> list[str]:
+    """Names of rows as they stand in the table, those of fixed values before the tuned one."""
+    rows = list(rows)
+    fixed = [row for row in rows if row not in ROWS]
+    return [row for row in (*ROWS[:-2], *fixed, *ROWS[-2:]) if row in rows]
 
 
 @dataclass(frozen=True)
@@ -100,8 +112,8 @@ class Bench:
         agreed = (predictions(judge, train) == train.labels).nonzero()[:, 0]
         return self.plain(FILTERED, train.subset(agreed) if len(agreed) else train)
 
-    def tuned(self) -> tuple[Training, Hyperparameters]:
-        """The training with hyperparameter steps beside it."""
+    def tuned(self) -> tuple[Training, Tuned]:
+        """The training with hyperparameter steps beside it, and what these change."""
         settings, model, train = self.settings, self._model(), self.data.train
         hyper = self._hyperparameters(model, train)
         optimizer = self._optimizer(model)
@@ -132,8 +144,13 @@ class Bench:
         self._probe(nested, tuner)
         return training, hyper
 
-    def refitted(self, hyper: Hyperparameters) -> Training:
+    def fixed(self) -> list[Training]:
+        """Trainings at fixed values of what is tuned."""
+        return []
+
+    def refitted(self, hyper: Tuned) -> Training:
         """A training on both sets at the hyperparameters that were found."""
+        assert isinstance(hyper, Hyperparameters)
         model, fixed = self._model(), hyper.frozen()
         examples = self.data.train.joined(self.data.validation)
         return self._training(
@@ -143,7 +160,7 @@ class Bench:
     def _probe_training(self) -> None:
         """One training step of a copy on two examples: what cannot be trained is refused now."""
         model, index = self._model(), torch.arange(2)
-        with _explained(self.settings.model, "a training step"), torch.random.fork_rng(devices=[]):
+        with explained(self.settings.model, "a training step"), torch.random.fork_rng(devices=[]):
             inputs, labels = self.data.train.batch(index)
             loss = nn.functional.cross_entropy(model(inputs), labels)
             loss.backward()
@@ -155,7 +172,7 @@ class Bench:
         index = torch.arange(2)
         inner = (*tuner.train.batch(index), index)
         batch = br.Batches([inner] * tuner.inner_batches) if tuner.inner_batches > 1 else inner
-        with _explained(self.settings.model, "a hypergradient"):
+        with explained(self.settings.model, "a hypergradient"):
             nested(batch, tuner.validation.batch(index))
         nested.load_state_dict(state)
 
@@ -198,7 +215,8 @@ class Bench:
         model: nn.Module,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         optimizer: torch.optim.Optimizer | None = None,
-        companion: Tuner | None = None,
+        companion: HyperSteps | None = None,
+        product: Callable[[], nn.Module] | None = None,
     ) -> Training:
         return Training(
             name,
@@ -209,11 +227,12 @@ class Bench:
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
             companion=companion,
+            product=product,
         )
 
 
 @contextmanager
-def _explained(model: str, what: str) -> Iterator[None]:
+def explained(model: str, what: str) -> Iterator[None]:
     """A model's own failure as one sentence."""
     try:
         yield

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _FILES = {
     "report.html",
     "model.safetensors",
     "hyper.safetensors",
+    "schedule.csv",
     "distilled.png",
     "distilled.npz",
     "distilled.parquet",
@@ -139,6 +140,10 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Replace any other file in one step."""
         replace_file(self.path / name, lambda draft: draft.write_bytes(content))
+
+    def write_file(self, name: str, write: Callable[[Path], object]) -> None:
+        """Replace a file that `write` writes to the path it is given."""
+        replace_file(self.path / name, write)
 
     def write_safetensors(self, name: str, module: nn.Module) -> None:
         """A module's parameters and buffers; readable by every framework, runs no code."""

@@ -20,7 +20,6 @@ from bestresponse.apps._progress import Reporter, reporting
 from bestresponse.apps._rows import (
     BOTH,
     FILTERED,
-    LABELS,
     REFITTED,
     ROWS,
     TUNED,
@@ -28,13 +27,15 @@ from bestresponse.apps._rows import (
     VALIDATION_ONLY,
     Bench,
     Data,
+    label,
     make_data,
 )
 from bestresponse.apps._run import RunFolder, shown
+from bestresponse.apps._self_tuning_rows import SelfTuningBench
 from bestresponse.apps._training import Training, score
 from bestresponse.apps._tune_report import write_report
 from bestresponse.apps._tune_settings import TuneSettings, find_device
-from bestresponse.apps._tuning import Tuner
+from bestresponse.apps._tuning import HyperSteps
 from bestresponse.data import Splits
 
 _CURVE_EXAMPLES = 2000  # scores along the way look at no more than this many of each role
@@ -53,23 +54,25 @@ class Session:
         settings = _with_steps(settings, len(splits.train))
         assert settings.steps is not None and settings.out is not None
         assert settings.threads is not None
-        if settings.warmup + settings.interval > settings.steps:
+        if settings.warmup + settings.hyper_interval > settings.steps:
+            between = "--train-steps" if settings.method == "self-tuning" else "--interval"
             raise InputError(
                 f"No hyperparameter step fits into {settings.steps} steps; "
-                "lower --warmup or --interval, or raise --steps."
+                f"lower --warmup or {between}, or raise --steps."
             )
         torch.set_num_threads(settings.threads)
         self.settings, self.splits, self.console = settings, splits, console
         self.steps, self.out = settings.steps, settings.out
         device = find_device(settings.device)
         self.data: Data = make_data(splits, settings.corrupt, settings.seed, device)
-        self.bench = Bench(settings, self.data, self._record)
+        kind = SelfTuningBench if settings.method == "self-tuning" else Bench
+        self.bench = kind(settings, self.data, self._record)
         first = self.bench.plain(VALIDATION_ONLY, self.data.validation)
         both = self.bench.plain(BOTH, self.data.train.joined(self.data.validation))
         tuned, self.hyper = self.bench.tuned()
-        self.trainings = {
-            t.name: t for t in (first, self.bench.plain(UNTUNED, self.data.train), both, tuned)
-        }
+        untuned, fixed = self.bench.plain(UNTUNED, self.data.train), self.bench.fixed()
+        self.fixed = [training.name for training in fixed]
+        self.trainings = {t.name: t for t in (first, untuned, both, *fixed, tuned)}
         # only now, when nothing is left that could be refused, is anything written
         self.folder = folder or self._new_folder()
         self._last_checkpoint = time.perf_counter()
@@ -102,7 +105,7 @@ class Session:
             self._race([VALIDATION_ONLY], wish, reporter)
             self._add_filtered()
             # these take turns, so that a busy moment of the machine slows all of them alike
-            self._race([UNTUNED, BOTH, FILTERED, TUNED], wish, reporter)
+            self._race([UNTUNED, BOTH, FILTERED, *self.fixed, TUNED], wish, reporter)
             if self.settings.refit:
                 self._add_refitted()
                 self._race([REFITTED], wish, reporter)
@@ -119,7 +122,8 @@ class Session:
             self.trainings[REFITTED] = self.bench.refitted(self.hyper)
 
     def _rows(self) -> list[str]:
-        return [name for name in ROWS if name != REFITTED or self.settings.refit]
+        rows = [name for name in ROWS if name != REFITTED or self.settings.refit]
+        return [*rows, *self.fixed]
 
     def _race(self, names: list[str], wish: Wish, reporter: Reporter) -> None:
         """Advance the trainings in turns, from one evaluation to the next."""
@@ -156,17 +160,12 @@ class Session:
         return sum(training.step for training in self.trainings.values())
 
     def _note(self, row: str) -> str:
-        report = self._tuner().last
-        if report is None:
-            return f"training {LABELS[row]}"
-        return (
-            f"{LABELS[row]}; tuned: validation loss {report.outer_loss:.4f}, "
-            f"hypergradient {report.norm:.2g}"
-        )
+        note = self._hyper_steps().note()
+        return f"{label(row)}; tuned: {note}" if note else f"training {label(row)}"
 
-    def _tuner(self) -> Tuner:
+    def _hyper_steps(self) -> HyperSteps:
         companion = self.trainings[TUNED].companion
-        assert isinstance(companion, Tuner)
+        assert isinstance(companion, HyperSteps)
         return companion
 
     def _record(self, **metrics: Any) -> None:
@@ -186,6 +185,7 @@ class Session:
             for name, values in self.hyper.values().items():
                 levels = values.levels()
                 self._record(kind="values", name=name, step=training.step, levels=levels)
+            self._hyper_steps().observed(training.step, scores)
 
     def _save(self) -> None:
         self.folder.save_checkpoint(
@@ -213,23 +213,23 @@ class Session:
         self.trainings[VALIDATION_ONLY].load(state["trainings"][VALIDATION_ONLY])
         if FILTERED in state["trainings"]:
             self._add_filtered()
-        if REFITTED in state["trainings"]:
-            self._add_refitted()
         for name, saved in state["trainings"].items():
+            if name == REFITTED:  # the last, made of what was tuned
+                self._add_refitted()
             self.trainings[name].load(saved)
 
     def _finish(self) -> Outcome:
         """Scores on all of the test set, weights, report; the result comes last."""
-        result = outcome(
-            {name: (t, score(t.model, self.data.test)) for name, t in self.trainings.items()},
-            self.hyper,
-            self.data,
-            self._tuner().tally,
-            self.settings.corrupt > 0,
-        )
-        self.folder.write_safetensors("model.safetensors", self.trainings[result.product].model)
+        scores = {
+            name: (t, score(t.product(), self.data.test)) for name, t in self.trainings.items()
+        }
+        steps = self._hyper_steps()
+        result = outcome(scores, self.hyper, self.data, steps, self.settings)
+        product = self.trainings[result.product].product()
+        self.folder.write_safetensors("model.safetensors", product)
         self.folder.write_safetensors("hyper.safetensors", self.hyper)
-        write_report(self.folder, self.settings, result, self.hyper, self.data)
+        steps.write(self.folder)
+        write_report(self.folder, self.settings, result, self.hyper, self.data, steps)
         result.write(self.folder)
         print_outcome(result, shown(self.folder.path), self.console)
         return result

@@ -56,6 +56,7 @@ class Training:
         batch_size: examples a step.
         seed: of the order of the batches and of the model's randomness.
         companion: what happens beside the steps.
+        product: makes the model that comes of it, where that is another than `model`.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class Training:
         batch_size: int,
         seed: int,
         companion: Companion | None = None,
+        product: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.name, self.examples, self.model = name, examples, model
         self.optimizer, self.loss, self.companion = optimizer, loss, companion
         self.order = Order(len(examples), batch_size, seed, "training")
+        self.product = product or (lambda: model)
         self.step, self.seconds = 0, 0.0
         self.peak_memory: int | None = None
         self._random = _seeded_random_state(examples.device, stream_seed(seed, "dropout"))

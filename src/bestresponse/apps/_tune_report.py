@@ -12,21 +12,23 @@ import torch
 from bestresponse.apps import _figures, _html, _options
 from bestresponse.apps._augmentation_report import changed_images
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Values
-from bestresponse.apps._hyperparameters import Hyperparameters
+from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned, Values
 from bestresponse.apps._outcome import Outcome, notes
 from bestresponse.apps._rows import (
     BOTH,
     FILTERED,
-    LABELS,
     REFITTED,
     TUNED,
     UNTUNED,
     VALIDATION_ONLY,
     Data,
+    label,
 )
 from bestresponse.apps._run import RunFolder
+from bestresponse.apps._self_tuning import SelfTuner
+from bestresponse.apps._self_tuning_report import self_tuning_sections
 from bestresponse.apps._tune_settings import TuneSettings
+from bestresponse.apps._tuning import HyperSteps
 
 Lines = list[dict[str, Any]]
 
@@ -36,7 +38,12 @@ _SHOWN = 36
 
 
 def write_report(
-    folder: RunFolder, settings: TuneSettings, result: Outcome, hyper: Hyperparameters, data: Data
+    folder: RunFolder,
+    settings: TuneSettings,
+    result: Outcome,
+    hyper: Tuned,
+    data: Data,
+    companion: HyperSteps,
 ) -> None:
     """`report.html` in the run folder."""
     lines = folder.metrics()
@@ -48,8 +55,12 @@ def write_report(
         _curves(rows),
         *(_over_time(name, values[name], hyper, data) for name in values),
         *changed_images(hyper, data.train),
-        *_solver(steps),
-        *_least_trusted(hyper, data),
+        *(
+            self_tuning_sections(companion, result, steps)
+            if isinstance(companion, SelfTuner)
+            else _solver(steps)
+        ),
+        *_least_trusted(settings, hyper, data),
         _html.settings(_options.to_json(settings)),
     ]
     dataset = data.train.split.dataset
@@ -75,7 +86,7 @@ def _table(result: Outcome) -> str:
     headings = ["Trained on", "Examples", "Test accuracy", "Test loss", "Seconds"]
     cells = [
         [
-            LABELS[row.name],
+            label(row.name),
             f"{row.examples:,}",
             f"{row.test_accuracy:.4f}",
             f"{row.test_loss:.4f}",
@@ -94,15 +105,15 @@ def _table(result: Outcome) -> str:
 
 def _curves(rows: dict[str, Lines]) -> str:
     figure, axes = _figures.panels(3)
-    for name, lines in rows.items():
-        width = 2.2 if name == TUNED else 1.2
-        axes[0].plot(
-            _column(lines, "step"),
-            _column(lines, "test_accuracy"),
-            color=_COLORS[name],
-            linewidth=width,
-            label=name.replace("_", " "),
-        )
+    for name, color in _COLORS.items():
+        if name in rows:
+            axes[0].plot(
+                _column(rows[name], "step"),
+                _column(rows[name], "test_accuracy"),
+                color=color,
+                linewidth=2.2 if name == TUNED else 1.2,
+                label=name.replace("_", " "),
+            )
     _figures.finish(axes[0], "Test accuracy", "training step", "accuracy")
     top = _top_loss(rows)
     for panel, name in zip(axes[1:], (UNTUNED, TUNED), strict=True):
@@ -124,7 +135,7 @@ def _top_loss(rows: dict[str, Lines]) -> float:
     return 1.05 * max(max(_column(rows[name], role)) for name in (UNTUNED, TUNED) for role in roles)
 
 
-def _over_time(name: str, lines: Lines, hyper: Hyperparameters, data: Data) -> str:
+def _over_time(name: str, lines: Lines, hyper: Tuned, data: Data) -> str:
     values = hyper.values()[name]
     figure, (left, right) = _figures.panels(2)
     steps, levels = _column(lines, "step"), [line["levels"] for line in lines]
@@ -143,8 +154,7 @@ def _over_time(name: str, lines: Lines, hyper: Hyperparameters, data: Data) -> s
     _figures.finish(left, "Over time", "training step", values.unit)
     if values.logarithmic:
         left.set_yscale("log")
-    count = sum(parameter.numel() for parameter in hyper.group(name).parameters())
-    text = f"{_counted(count, 'hyperparameter')}, tuned while the model was trained."
+    text = f"{_counted(hyper.count(name), 'hyperparameter')}, tuned while the model was trained."
     heading = name.replace("-", " ").capitalize()
     return _html.section(heading, text, _picture(figure, f"{name} over time"))
 
@@ -195,8 +205,8 @@ def _solver(steps: Lines) -> list[str]:
     return [_html.section("Hypergradients", text, _picture(figure, "hypergradient norms"))]
 
 
-def _least_trusted(hyper: Hyperparameters, data: Data) -> list[str]:
-    judges = [name for name in hyper.groups if name in EXAMPLE_GROUPS]
+def _least_trusted(settings: TuneSettings, hyper: Tuned, data: Data) -> list[str]:
+    judges = [name for name in settings.groups if name in EXAMPLE_GROUPS]
     if not judges:
         return []
     weights = hyper.values()[judges[0]].values.cpu()

@@ -15,9 +15,12 @@ import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
 from bestresponse.apps._groups import GROUPS, NETWORK_RATE
+from bestresponse.apps._self_tuning_groups import check_groups
+from bestresponse.apps._tune_unused import unused
 from bestresponse.data import Splits, load, split
 
 LIGHT_MODELS = ("linear", "mlp")
+SELF_TUNING_RATE = 0.02  # of Adam, on all hyperparameters of a self-tuning network
 _HIGHEST_RATE = 1e37  # near the end of float32, where optimizers overflow
 _LIGHT_BATCHES = 4  # of training, in a hyperparameter step of a light model
 
@@ -65,8 +68,9 @@ class TuneSettings(ABC):
     """Training examples; all that are left by default."""
     validation: int = 200
     """Validation examples."""
-    method: Literal["implicit", "unroll", "finite-difference"] = "implicit"
-    """How the best response is differentiated."""
+    method: Literal["implicit", "unroll", "finite-difference", "self-tuning"] = "implicit"
+    """How the best response is differentiated; self-tuning: learned by the layers (dropout, decay,
+    augment, label-smoothing)."""
     solver: Literal["scale", "neumann", "cg", "dense"] = "scale"
     """How the inverse Hessian is approximated (implicit, finite-difference)."""
     solver_steps: int = 5
@@ -77,6 +81,23 @@ class TuneSettings(ABC):
     """Added to the diagonal of the inner Hessian (neumann, cg, dense)."""
     unroll_steps: int = 5
     """Steps to unroll."""
+    centred: bool = False
+    """With self-tuning: the network's plain weights are those at the hyperparameters, and the
+    response is learned beside them (Delta-STN)."""
+    augment: str = "translate,rotate,scale,shear,brightness,contrast,noise"
+    """With self-tuning and augment: what happens to images, comma-separated; also saturation, hue,
+    gain (of all pixels), drop (of inputs), cutout (side of a hole), holes (their number)."""
+    sigma: float = 0.5
+    """With self-tuning: deviation of the perturbations in the beginning."""
+    entropy: float = 1e-3
+    """With self-tuning: weight of the perturbations' entropy, which keeps them from vanishing."""
+    train_steps: int = 2
+    """With self-tuning: training steps between validation steps."""
+    valid_steps: int = 1
+    """With self-tuning: validation steps in a row."""
+    grid: int = 4
+    """With self-tuning: fixed values of what is named first in --tune (all dropout rates alike)
+    that are trained beside; 0: none."""
     steps: Annotated[int | None, _optional("INT")] = None
     """Training steps; by default 25 passes over the data, at least 1,000 and at most 20,000."""
     batch_size: int = 256
@@ -133,14 +154,22 @@ class TuneSettings(ABC):
         return rates | dict(_rate(entry, self.groups) for entry in self.group_lr)
 
     def _usual_rate(self, group: str) -> float:
+        if self.method == "self-tuning":
+            return SELF_TUNING_RATE
         network = group == "augment" and self.augmentation == "network"
         return NETWORK_RATE if network else GROUPS[group].lr
 
     @property
     def hyper_batches(self) -> tuple[int, int]:
         """Training and validation examples in a hyperparameter step."""
-        default = self.batch_size * (_LIGHT_BATCHES if self.model in LIGHT_MODELS else 1)
+        light = self.model in LIGHT_MODELS and self.method != "self-tuning"
+        default = self.batch_size * (_LIGHT_BATCHES if light else 1)
         return self.inner_batch or default, self.outer_batch or default
+
+    @property
+    def hyper_interval(self) -> int:
+        """Training steps between two hyperparameter steps."""
+        return self.train_steps if self.method == "self-tuning" else self.interval
 
     @abstractmethod
     def run(self) -> Any:
@@ -169,27 +198,7 @@ class TuneSettings(ABC):
 
     def unused(self) -> dict[str, str]:
         """Fields that have no effect beside the others, with the reason."""
-        idle: dict[str, str] = {}
-        for name, group in GROUPS.items():
-            if name not in self.groups:
-                idle |= dict.fromkeys(group.settings, f"{name} is not tuned")
-        if self.augmentation == "transforms":
-            reason = "--augmentation transforms has no such setting"
-            network = ("augment_depth", "augment_width", "augment_regularizer")
-            idle |= {name: idle.get(name, reason) for name in network}
-        if self.method == "unroll":
-            reason = "--method unroll solves no linear system"
-            idle |= dict.fromkeys(("solver", "solver_steps", "solver_lr", "damping"), reason)
-            return idle
-        idle["unroll_steps"] = f"--method {self.method} unrolls nothing"
-        reason = f"--solver {self.solver} has no such setting"
-        if self.solver in ("scale", "dense"):
-            idle["solver_steps"] = reason
-        if self.solver in ("cg", "dense"):
-            idle["solver_lr"] = reason
-        if self.solver == "scale":
-            idle["damping"] = reason
-        return idle
+        return unused(self)
 
     def check(self, given: set[str] | None = None) -> None:
         """Refuse settings that make no sense, and given ones that have no effect.
@@ -218,20 +227,25 @@ class TuneSettings(ABC):
             raise InputError(
                 f"--tune {self.tune} is not understood; give a list of {', '.join(GROUPS)}."
             )
+        if self.method == "self-tuning":
+            check_groups(self.groups, self.augment)
         _options.check_choice(self, "decay_per", ("weight", "channel", "tensor", "model"))
         _options.check_choice(self, "dropout_per", ("layer", "unit"))
         _options.check_choice(self, "augmentation", ("transforms", "network"))
-        _options.check_choice(self, "method", ("implicit", "unroll", "finite-difference"))
+        _options.check_choice(
+            self, "method", ("implicit", "unroll", "finite-difference", "self-tuning")
+        )
         _options.check_choice(self, "solver", ("scale", "neumann", "cg", "dense"))
         _options.check_positive(
             self, "validation", "train", "solver_steps", "solver_lr", "unroll_steps", "steps",
             "batch_size", "inner_batch", "outer_batch", "interval", "lr", "hyper_lr", "decay",
             "evaluations", "threads", "checkpoint_seconds", "augment_depth",
-            "reweight_hidden",
+            "reweight_hidden", "sigma", "train_steps", "valid_steps",
         )  # fmt: skip
         _options.check_not_negative(
-            self, "damping", "warmup", "patience", "seed", "augment_width", "augment_regularizer"
-        )
+            self, "damping", "warmup", "patience", "seed", "augment_width", "augment_regularizer",
+            "entropy", "grid",
+        )  # fmt: skip
         assert self.hyper_rates  # refuses what is no learning rate
         if not 0 <= self.corrupt < 1:
             raise InputError(f"--corrupt is {self.corrupt}; give a share from 0 to below 1.")

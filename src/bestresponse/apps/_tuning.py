@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import bestresponse as br
 from bestresponse.apps._examples import Examples, Order
+from bestresponse.apps._run import RunFolder
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -60,8 +62,42 @@ class Tally:
         self.calls_since_best = 0 if better else self.calls_since_best + 1
 
 
-class Tuner:
-    """Takes a hyperparameter step whenever one is due; a companion of `Training`.
+class HyperSteps(ABC):
+    """Hyperparameter steps beside a training run; a companion of `Training`."""
+
+    @abstractmethod
+    def after_step(self, step: int) -> None:
+        """Take hyperparameter steps if they are due after training step `step`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that is needed to continue bit for bit; the hyperparameters are saved by the run."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+
+    @abstractmethod
+    def note(self) -> str:
+        """How it goes, in a few words; nothing before the first step."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """For the headline."""
+
+    @abstractmethod
+    def ending(self) -> dict[str, Any]:
+        """How it ended, ready for JSON."""
+
+    def observed(self, step: int, scores: Mapping[str, float]) -> None:  # noqa: B027
+        """Called after an evaluation of the run at training step `step`."""
+
+    def write(self, folder: RunFolder) -> None:  # noqa: B027
+        """Files of its own, in the end."""
+
+
+class Tuner(HyperSteps):
+    """Takes a hyperparameter step by the hypergradient whenever one is due.
 
     Args:
         nested: the nested problem; the inner closure takes (inputs, labels, index).
@@ -97,7 +133,6 @@ class Tuner:
         self.last: br.Report | None = None
 
     def after_step(self, step: int) -> None:
-        """Take a hyperparameter step if one is due."""
         if self.tally.stopped_at is None and self.schedule.is_due(step):
             self._tune(step)
 
@@ -134,8 +169,24 @@ class Tuner:
             result=report.result.name,
         )
 
+    def note(self) -> str:
+        if self.last is None:
+            return ""
+        return f"validation loss {self.last.outer_loss:.4f}, hypergradient {self.last.norm:.2g}"
+
+    def figures(self) -> dict[str, float]:
+        found: dict[str, float] = {
+            "hypergradient_calls": self.tally.calls,
+            "products": self.tally.products,
+        }
+        if self.tally.worst_residual is not None:
+            found["worst_relative_residual"] = self.tally.worst_residual
+        return found
+
+    def ending(self) -> dict[str, Any]:
+        return {"warnings": self.tally.warnings, "stopped_at": self.tally.stopped_at}
+
     def state(self) -> dict[str, Any]:
-        """All that is needed to continue bit for bit; the hyperparameters are saved by the run."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "nested": self.nested.state_dict(),
@@ -145,7 +196,6 @@ class Tuner:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.nested.load_state_dict(state["nested"])
         self.inner_order.load(state["inner_order"])

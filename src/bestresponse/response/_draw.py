@@ -44,6 +44,9 @@ class Draw(Mapping[str, Tensor]):
             self._kept[name] = self._value(name)
         return self._kept[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -21,6 +22,9 @@ class Schedule:
     A row is a step: each hyperparameter's value, the deviation σ of its perturbation (`sigma:name`)
     and the figures. A hyperparameter of several numbers has a column for each, `name[0]` and so on.
 
+    Args:
+        rows: those of another schedule, to be continued.
+
     Example:
         >>> from torch import nn
         >>> from bestresponse.hyper import Bounded
@@ -35,11 +39,16 @@ class Schedule:
         [2.0, 1.0]
     """
 
-    def __init__(self) -> None:
-        self._rows: list[dict[str, float]] = []
+    def __init__(self, rows: Iterable[Mapping[str, float]] = ()) -> None:
+        self._rows: list[dict[str, float]] = [dict(row) for row in rows]
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The numbers by column, a row a step; copies."""
+        return [dict(row) for row in self._rows]
 
     @property
     def columns(self) -> list[str]:
@@ -80,8 +89,8 @@ class Schedule:
         """
         if not self._rows:
             raise InputError("The schedule is empty; record a step first.")
-        before = [row for row in self._rows if row[_STEP] <= step]
-        row = before[-1] if before else self._rows[0]
+        before = bisect_right([row[_STEP] for row in self._rows], step)
+        row = self._rows[max(before - 1, 0)]
         return {
             name: torch.tensor(
                 row[columns[0]] if columns == [name] else [row[column] for column in columns]

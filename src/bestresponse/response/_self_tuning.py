@@ -125,6 +125,11 @@ class SelfTuning(nn.Module):
         self._trained = False
         self._forward_mode = True
 
+    @property
+    def values(self) -> Draw:
+        """The hyperparameters by name: of the draw that is held, else as they are; (rows, …)."""
+        return self._slot.draw
+
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The model's outputs at the draw that is held, else at the hyperparameters as they are."""
         with self._slot.holding(self._slot.draw):
@@ -211,7 +216,8 @@ class SelfTuning(nn.Module):
         plain weights' at λ, and the response's at perturbed hyperparameters.
 
         Args:
-            loss: of the outputs and the rest of the batch, `loss(net(x), y)`; a scalar.
+            loss: of the outputs and the rest of the batch, `loss(net(x), y)`; a scalar. It finds
+                the hyperparameters that the outputs are for in `net.values`.
             *batch: inputs, then what the loss needs.
             augment: changes inputs at the values of a draw.
             penalty: added at the values of a draw, such as `lambda drawn:
