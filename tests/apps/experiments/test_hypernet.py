@@ -14,6 +14,13 @@ from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, fo
 from bestresponse.apps.experiments.hypernet._many_fit import WAYS, Course, tuned
 from bestresponse.apps.experiments.hypernet._problem import Elementary
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated, losses
+from bestresponse.apps.experiments.hypernet._search import (
+    Box,
+    at_random,
+    bayesian,
+    expected_improvement,
+    searched,
+)
 from bestresponse.apps.experiments.hypernet._settings import hypernetwork
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
@@ -41,6 +48,11 @@ def roles():
 
 def problem_of(per="model", objective="paper", sizes=SIZES, start=0.0):
     return Elementary(sizes, per, objective, start, seed=0)
+
+
+def course_of(seconds):
+    form = response.Factorized(2)
+    return Course(seconds, form, 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0)
 
 
 def closed_form(train, decays):
@@ -175,7 +187,9 @@ def test_the_same_decay_for_every_weight_is_one_decay(objective, roles):
 @pytest.mark.parametrize("way", WAYS)
 def test_decays_found_are_worth_what_the_closed_form_says(way, roles):
     problem = problem_of("weight", start=-1.0)
-    course = Course(0.05, 2, 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0)
+    course = Course(
+        0.05, response.Factorized(2), 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0
+    )
     found = tuned(problem, way, roles, course, CLOSE)
     assert problem.log_decays.std() > 0 and found["steps"] > 1
     assert found["seconds"] == sorted(found["seconds"]) and found["seconds"][-1] >= 0.05
@@ -190,10 +204,44 @@ def test_decays_found_are_worth_what_the_closed_form_says(way, roles):
 
 def test_hypergradients_lower_what_one_decay_cannot(roles):
     problem = problem_of("weight", start=-1.0)
-    course = Course(0.4, 2, 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0)
+    course = Course(
+        0.4, response.Factorized(2), 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0
+    )
     found = tuned(problem, "implicit", roles, course, CLOSE)
     best = curve_of(roles, np.linspace(-3, 3, 61)).min()
     assert found["retrained"][-1] < best - 0.01
+
+
+def test_expected_improvement_is_the_integral():
+    values = np.linspace(-8, 8, 200001)
+    density = np.exp(-(values**2) / 2) / math.sqrt(2 * math.pi)
+    for mean, deviation, best in [(0.3, 0.7, 0.5), (2.0, 0.5, 0.0), (0.0, 1.0, 3.0)]:
+        gains = np.maximum(best - (mean + deviation * values), 0)
+        exact = np.trapezoid(gains * density, values)
+        found = expected_improvement(np.array([mean]), np.array([deviation]), best)
+        assert found[0] == pytest.approx(exact, rel=1e-4)
+    assert expected_improvement(np.array([1.0]), np.array([0.0]), 3.0)[0] == pytest.approx(2.0)
+
+
+def test_a_bayesian_search_finds_the_minimum_of_a_bowl():
+    box, stream, tried = Box(-3.0, 3.0, 2), torch.Generator().manual_seed(0), []
+    propose, center = bayesian(box), torch.tensor([1.0, -2.0])
+    for _ in range(15):
+        point = propose(tried, stream)
+        assert bool((point.abs() <= 3).all())
+        tried.append((point, float((point - center).square().sum())))
+    assert min(value for _, value in tried) < 0.01
+
+
+def test_a_search_tells_what_its_best_point_is_worth(roles):
+    problem, retraining = problem_of("class", "code"), Retraining(1e-2, 30)
+    retraining.plainly(problem_of("class", "code"), roles[0])  # the first step of Adam is slow
+    found = searched(problem, at_random(Box(-3.0, 3.0, 3)), roles, retraining, 0.3, seed=0)
+    assert found["seconds"][-1] >= 0.3 and found["steps"] == len(found["validation"]) > 1
+    assert found["validation"] == sorted(found["validation"], reverse=True)
+    weights = retraining.weights(problem, torch.tensor([found["best"]]), roles[0])
+    for part, name in ((roles[1], "validation"), (roles[2], "test")):
+        assert found[name][-1] == pytest.approx(float(losses(problem, weights, part)), rel=1e-4)
 
 
 def test_batches_come_in_turns(roles):

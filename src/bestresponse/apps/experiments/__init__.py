@@ -2,6 +2,7 @@
 
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.cleaning import DataCleaning
+from bestresponse.apps.experiments.hypernet.classes import HypernetClasses
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.apps.experiments.hypernet.many import HypernetDepth, HypernetLarge
@@ -42,4 +43,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     HypernetLocal,
     HypernetLarge,
     HypernetDepth,
+    HypernetClasses,
 )

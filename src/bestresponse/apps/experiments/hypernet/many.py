@@ -17,7 +17,8 @@ from bestresponse.apps.experiments.hypernet._data import Roles
 from bestresponse.apps.experiments.hypernet._many_fit import WAYS, Course, tuned
 from bestresponse.apps.experiments.hypernet._problem import Elementary, Objective
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated
-from bestresponse.apps.experiments.hypernet._settings import FAR, OfHypernetworks
+from bestresponse.apps.experiments.hypernet._settings import OfHypernetworks, check_logarithms
+from bestresponse.response import Factorized
 
 _PUBLISHED = {"linear": "0.434", "one hidden layer": "0.157", "two hidden layers": "0.206"}
 
@@ -71,9 +72,8 @@ class OfManyDecays(OfHypernetworks):
         )  # fmt: skip
         if not self.grid or len(set(self.grid)) < len(self.grid):
             raise InputError("--grid is empty or has a value twice; give different ones.")
-        for flag, value in [("--start", self.start), *(("--grid", value) for value in self.grid)]:
-            if not -FAR <= value <= FAR:
-                raise InputError(f"{flag} has {value}; give logarithms from -{FAR} to {FAR}.")
+        check_logarithms("--start", self.start)
+        check_logarithms("--grid", *self.grid)
 
     @property
     def steps(self) -> int:
@@ -121,9 +121,10 @@ class OfManyDecays(OfHypernetworks):
         return Retraining(steps=self.retraining_steps, batch=self.batch)
 
     def _course(self, seed: int) -> Course:
+        form = Factorized(self.rank)
         return Course(
-            self.seconds, self.rank, self.sigma, self.samples, self.lr, self.response_lr,
-            self.hyper_lr, self.batch, self.hyper_batch, seed,
+            self.seconds, form, self.sigma, self.samples, self.lr, self.response_lr, self.hyper_lr,
+            self.batch, self.hyper_batch, seed,
         )  # fmt: skip
 
 
