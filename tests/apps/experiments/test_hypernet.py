@@ -1,6 +1,7 @@
 """Hypernetwork experiments: penalties, retraining and searches against closed forms."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,9 +10,19 @@ import torch
 from bestresponse import response
 from bestresponse._errors import InputError
 from bestresponse.apps.experiments.hypernet import _global_fit as whole
+from bestresponse.apps.experiments.hypernet import _predict_report as predict_report
 from bestresponse.apps.experiments.hypernet._data import in_turns, load_roles
 from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed
 from bestresponse.apps.experiments.hypernet._many_fit import WAYS, Course, tuned
+from bestresponse.apps.experiments.hypernet._predict_fit import (
+    Given,
+    Learning,
+    gaussian,
+    hypernetted,
+    judged,
+    minimum,
+    pairs,
+)
 from bestresponse.apps.experiments.hypernet._problem import Elementary
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated, losses
 from bestresponse.apps.experiments.hypernet._search import (
@@ -25,6 +36,7 @@ from bestresponse.apps.experiments.hypernet._settings import hypernetwork
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.apps.experiments.hypernet.many import HypernetLarge
+from bestresponse.apps.experiments.hypernet.predict import HypernetPredict
 from bestresponse.data import load
 from checks import relative_error
 
@@ -244,6 +256,52 @@ def test_a_search_tells_what_its_best_point_is_worth(roles):
         assert found[name][-1] == pytest.approx(float(losses(problem, weights, part)), rel=1e-4)
 
 
+def test_given_points_are_drawn_evenly():
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    drawn = Given(values).points(torch.zeros(2), 3000, torch.Generator().manual_seed(0))
+    for value in values:
+        share = (drawn == value).all(1).double().mean()
+        assert share == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_gaussian_process_passes_through_a_smooth_function():
+    points = Box(-3.0, 3.0, 2).draw(60, torch.Generator().manual_seed(0))
+    values = (points[:, 0].sin() + 0.1 * points[:, 1].square()).tolist()
+    predict = gaussian({"points": points.tolist(), "validation": values}, 50)
+    assert predict(points[50:]).tolist() == pytest.approx(values[50:], abs=0.15)
+
+
+def test_the_minimum_of_a_prediction_is_found():
+    center = torch.tensor([1.0, -2.0, 0.5])
+    found = minimum(lambda points: (points - center).square().sum(1), Box(-3.0, 3.0, 3), 0)
+    assert (found - center).abs().max() < 0.1
+    outside = minimum(lambda points: points.sum(1), Box(-3.0, 3.0, 3), 0)
+    assert (outside + 3).abs().max() < 0.1  # clipped to the box
+
+
+def test_a_hypernetwork_of_given_points_knows_them(roles):
+    """Two points, an affine response: weights at both are those of the closed form."""
+    problem, values = problem_of(), torch.tensor([[-1.0], [1.5]])
+    held = pairs(problem, values, roles, CLOSE)
+    make = partial(hypernetted, problem, Given(values), Learning(3e-2, 200, 4), roles, 0)
+    found = judged(make, problem, held, Box(-2.0, 2.0, 1), roles, CLOSE, seed=0)
+    curve = curve_of(roles, [-1.0, 1.5, found["best"][0]])
+    assert found["predicted"] == pytest.approx(curve[:2], abs=0.02)
+    assert held["validation"] == pytest.approx(curve[:2], abs=2e-3)
+    assert found["validation"] == pytest.approx(curve[2], abs=2e-3)
+
+
+def test_errors_are_predicted_less_actual_over_all_seeds():
+    held = [{"validation": [1.0, 2.0]}, {"validation": [3.0, 4.0]}]
+    runs = [{"way": way, "count": 25, "predicted": [2.0, 2.0], "validation": 0.5 - i}
+            for i in range(2) for way in ("gaussian", "fixed")]  # fmt: skip
+    known = [{"validation": [0.7]}, {"validation": [-0.7]}]
+    grids = [{"best_validation": 0.6}, {"best_validation": 0.6}]
+    found = {"held": held, "runs": runs, "known": known, "grids": grids}
+    assert predict_report.errors(found, "fixed", 25) == [1.0, 0.0, -1.0, -2.0]
+    assert predict_report.best_seen(found) == pytest.approx((0.5 - 0.7) / 2)
+
+
 def test_batches_come_in_turns(roles):
     batches = in_turns(roles[0], 4)
     sizes = [len(next(batches)[0]) for _ in range(4)]
@@ -268,6 +326,9 @@ def test_roles_are_the_first_rows():
     (HypernetLocal, {"seeds": ()}, "--seeds is empty"),
     (HypernetLarge, {"grid": ()}, "--grid is empty"),
     (HypernetLarge, {"grid": (1.0, 30.0)}, "--grid has 30.0; give logarithms from -20 to 20"),
+    (HypernetPredict, {"evaluations": ()}, "--evaluations is empty; give growing numbers"),
+    (HypernetPredict, {"evaluations": (25, 10)}, "--evaluations is 25 10"),
+    (HypernetPredict, {"evaluations": (1,)}, "--evaluations is 1"),
     (HypernetGlobal, {"low": math.nan}, "--low nan and --high 4.0 are no range"),
     (HypernetGlobal, {"iterations": 0}, "--iterations is 0"),
 ])  # fmt: skip

@@ -6,6 +6,7 @@ from bestresponse.apps.experiments.hypernet.classes import HypernetClasses
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.apps.experiments.hypernet.many import HypernetDepth, HypernetLarge
+from bestresponse.apps.experiments.hypernet.predict import HypernetPredict
 from bestresponse.apps.experiments.inverse.comparison import InverseComparison
 from bestresponse.apps.experiments.inverse.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse.unroll_versus_implicit import UnrollVersusImplicit
@@ -44,4 +45,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     HypernetLarge,
     HypernetDepth,
     HypernetClasses,
+    HypernetPredict,
 )
