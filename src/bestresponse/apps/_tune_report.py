@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 
 from bestresponse.apps import _figures, _html, _options
 from bestresponse.apps._augmentation_report import changed_images
@@ -144,8 +145,8 @@ def _over_time(name: str, lines: Lines, hyper: Tuned, data: Data) -> str:
             values.names, cycle(_figures.COLORS), zip(*levels, strict=True), strict=False
         ):
             left.plot(steps, heights, color=color, label=each)
-        right.barh(values.names[::-1], values.values.flip(0).cpu().numpy(), color=BLUE)
-        _figures.finish(right, "At the end", values.unit, "", legend=False)
+        _reach(left, lines)
+        _bars(right, values)
     else:
         _figures.band(left, steps, levels, BLUE)
         groups, colors, unit = _distribution(name, values, data)
@@ -155,8 +156,34 @@ def _over_time(name: str, lines: Lines, hyper: Tuned, data: Data) -> str:
     if values.logarithmic:
         left.set_yscale("log")
     text = f"{_counted(hyper.count(name), 'hyperparameter')}, tuned while the model was trained."
+    if values.reach is not None and values.names:
+        text += " Shaded, and as lines on the bars: one deviation σ of the draws to either side."
     heading = name.replace("-", " ").capitalize()
     return _html.section(heading, text, _picture(figure, f"{name} over time"))
+
+
+def _reach(axes: Axes, lines: Lines) -> None:
+    """One deviation of the draws to either side of each curve, if there are draws."""
+    if "reach" not in lines[0]:
+        return
+    low, high = (np.array([line["reach"][end] for line in lines]).T for end in (0, 1))
+    for color, below, above in zip(cycle(_figures.COLORS), low, high, strict=False):
+        axes.fill_between(_column(lines, "step"), below, above, color=color, alpha=0.12, lw=0)
+
+
+def _bars(axes: Axes, values: Values) -> None:
+    """A bar with its number for each value, the first one on top."""
+    found = values.values.cpu()
+    reach = None
+    if values.reach is not None:
+        reach = (values.reach.cpu() - found).abs().numpy()
+    bars = axes.barh(values.names, found.numpy(), height=0.6, color=BLUE, alpha=0.85, xerr=reach,
+                     ecolor=GREY)  # fmt: skip
+    axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+    axes.margins(x=0.15)
+    room = max(0.0, 3 - len(values.names)) / 2  # a single bar does not fill the panel
+    axes.set_ylim(len(values.names) - 0.5 + room, -0.5 - room)
+    _figures.finish(axes, "At the end", values.unit, "", legend=False)
 
 
 def _distribution(
