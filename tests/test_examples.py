@@ -17,6 +17,7 @@ PROMISES = {
     "data_cleaning": (r"wrong labels found: AUROC (\S+)$", 0.92, 1.0),
     "distillation": (r"ten learned images: test accuracy (\S+)", 0.93, 0.99),
     "exact_hypergradient": (r"relative error (\S+);", 0.1, 0.5),
+    "hypernetwork": (r"the predicted curve is off by at most (\S+) %", 0.0, 5.0),
     "jacnet_calibration": (r"lower by a factor of (\S+)", 20.0, 1e3),
     "jacnet_colours": (r"learned map: distance (\S+)", 0.0, 0.06),
     "jacnet_concrete": (r"monotone network: (\S+) MPa$", 0.0, 6.0),

@@ -199,8 +199,8 @@ def _batched(loss: Callable[[Tensor, Tensor], Tensor], role: str) -> Callable[..
             first = str(error).partition("\n")[0].partition(". ")[0]
             raise InputError(
                 f"The {role} closure cannot run at several hyperparameters at once ({first}); "
-                "write it without .item(), branches on values, and changes in place, or give one "
-                "point a time (samples=1)."
+                "write it without .item(), branches on values, and changes in place, or take one "
+                "at a time (samples=1)."
             ) from error
 
     return losses

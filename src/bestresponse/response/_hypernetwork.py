@@ -87,6 +87,8 @@ class HyperNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.form, self.sampling = form or Affine(), sampling or Local()
+        _check_recipe("form", self.form, Form, "Affine()")
+        _check_recipe("sampling", self.sampling, Sampling, "Local(0.5)")
         if samples < 1:
             raise InputError(f"samples={samples} learns nothing; draw 1 or more a step.")
         self.samples = samples
@@ -250,6 +252,11 @@ def _mean(losses: Tensor, role: str) -> Tensor:
     """The mean loss; it has a gradient unless none was asked for."""
     mean = losses.mean()
     return check_scalar(mean, role) if torch.is_grad_enabled() else mean.detach()
+
+
+def _check_recipe(role: str, value: object, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{role} is {value!r:.60}; give a recipe such as {example}.")
 
 
 def _centred(centred: bool | None, form: Form, sampling: Sampling) -> bool:

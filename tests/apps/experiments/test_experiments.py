@@ -41,17 +41,26 @@ QUICK = {
         "--train=60", "--validation=30", "--width=8", "--grid=0.1", "--seeds", "0",
         "--epochs=2", "--batch=20", "--interval=2",
     ],
+    "stn-language": [
+        "--tokens=160", "--held-out=60", "--width=6", "--batch=4", "--window=20", "--epochs=1",
+        "--warmup=0", "--grid=0.3", "--seeds", "0",
+    ],
+    "stn-cnn": [
+        "--train=60", "--validation=30", "--width=2", "--seeds", "0", "--epochs=1", "--warmup=0",
+        "--batch=20",
+    ],
     "hypernet-global": ["--grid=3", "--retraining-steps=3", "--iterations=3"],
     "hypernet-local": ["--grid=3", "--retraining-steps=3", "--iterations=3", "--starts", "1"],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
-OF_TEXT = ["language"]
+OF_TEXT = ["language", "stn-language"]
+OF_IMAGES = ["stn-mlp", "stn-cnn"]
 DRAWN = ["stn-regression"]
 OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
 HYPERNETS = [verb for verb in VERBS if verb.startswith("hypernet")]
 ONE_DECAY = ["hypernet-global", "hypernet-local"]
-OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", "stn-mlp", *HYPERNETS)]
+OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", *OF_IMAGES, *HYPERNETS)]
 
 
 def refused(capsys, *arguments):
@@ -108,11 +117,13 @@ WRONG = [
     (JACNETS, "--iterations=many", "--iterations"),
     (DRAWN, "--rounds=0", "--rounds is 0"),
     (DRAWN, "--starts=1.5", "--starts has 1.5; give rates between 0 and 0.9"),
-    (["stn-mlp"], "--train=1500", "'digits' has 1797 rows but the roles need"),
+    (OF_IMAGES, "--train=1500", "'digits' has 1797 rows but the roles need"),
     (["stn-mlp"], "--grid=0.95", "--grid has 0.95; give rates between 0 and 0.9"),
     (["stn-mlp"], "--starts=0", "--starts has 0; give rates between 0 and 0.9"),
-    (["stn-mlp"], "--epochs=0", "--epochs is 0"),
-    (["stn-mlp"], "--sigma=0", "--sigma is 0"),
+    (OF_IMAGES, "--epochs=0", "--epochs is 0"),
+    (OF_IMAGES, "--sigma=0", "--sigma is 0"),
+    (["stn-language"], "--grid=1", "--grid has a rate out of range"),
+    (["stn-language"], "--start=0", "--start has a rate out of range"),
     (HYPERNETS, "--images=0", "--images is 0"),
     (HYPERNETS, "--validation=9000", "'digits' has 1797 training examples but 10 .* 9000"),
     (HYPERNETS, "--objective=mine", "--objective"),
@@ -125,9 +136,13 @@ WRONG = [
     (OF_TEXT, "--tokens=7", "--tokens 7 is less than two words in each of --batch 4 columns"),
     (OF_TEXT, "--tokens=9000000", "'pydoc' has [0-9]+ words, fewer than the 9000000"),
     (OF_TEXT, "--held-out=7", "--held-out is 7; give at least 8"),
-    (OF_TEXT, "--vocabulary=50", "more than the model's 50; raise --vocabulary, or --min-count"),
+    (
+        ["language"],
+        "--vocabulary=50",
+        "more than the model's 50; raise --vocabulary, or",
+    ),
     (OF_TEXT, "--warmup=-1", "--warmup is -1"),
-    (OF_TEXT, "--decay=layer", "--decay"),
+    (["language"], "--decay=layer", "--decay"),
 ]
 
 

@@ -19,7 +19,9 @@ from bestresponse.apps.experiments.stn._classifier import (
     Tuned,
     mean_loss,
 )
-from bestresponse.apps.experiments.stn._course import ByEpoch, Learner, Pace, course, plateau
+from bestresponse.apps.experiments.stn._course import ByEpoch, Learner, Pace, course
+from bestresponse.apps.experiments.stn._runs import at_best, plateau
+from bestresponse.apps.experiments.stn._search import search
 from bestresponse.apps.experiments.stn.mlp import RATES, problem
 
 RECIPE = Recipe(
@@ -149,6 +151,23 @@ def test_a_run_ends_when_its_time_is_up():
 def test_a_loss_that_is_not_finite_is_an_error():
     with pytest.raises(br.SolveError, match="after epoch 1"):
         course(Counting([float("nan")]), PACE, silent)
+
+
+def test_a_search_ends_with_its_time_and_keeps_the_best():
+    def make(values):
+        return Counting([values["loss"], values["loss"] + 1])
+
+    losses = {0: 3.0, 1: float("nan"), 2: 2.0}
+    run = search(
+        make,
+        lambda trial: {"loss": losses.get(trial, 4.0)},
+        Pace(epochs=2, warmup=0, interval=1),
+        0.02,
+        silent,
+    )
+    assert run["drawn"] == {"loss": 2.0} and at_best(run, "validation") == 2.0
+    assert sum(trial["seconds"] for trial in run["trials"][:-1]) <= 0.02
+    assert [trial["whole"] for trial in run["trials"][:-1]] == [True] * (len(run["trials"]) - 1)
 
 
 def made_up(validation, test, seconds, **where):

@@ -15,6 +15,8 @@ from bestresponse.apps.experiments.jacnet.kronecker import JacNetKronecker
 from bestresponse.apps.experiments.language import Language
 from bestresponse.apps.experiments.overfit import Overfit
 from bestresponse.apps.experiments.split import ValidationShare
+from bestresponse.apps.experiments.stn.cnn import SelfTuningCNN
+from bestresponse.apps.experiments.stn.language import SelfTuningLanguage
 from bestresponse.apps.experiments.stn.mlp import SelfTuningMLP
 from bestresponse.apps.experiments.stn.regression import SelfTuningRegression
 
@@ -33,6 +35,8 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Language,
     SelfTuningRegression,
     SelfTuningMLP,
+    SelfTuningLanguage,
+    SelfTuningCNN,
     HypernetGlobal,
     HypernetLocal,
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import bestresponse as br
+from bestresponse.apps.experiments._experiment import Pulse
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,13 @@ def course(
     return found
 
 
-def at_best(run: Mapping[str, Any], part: str) -> float:
-    """A loss after the epoch with the lowest validation loss."""
-    loss: float = run[part][run["best"]]
-    return loss
+def measured(pulse: Pulse, title: str, pace: Pace, make: Callable[[], Learner]) -> dict[str, Any]:
+    """One part of an experiment: a whole training run."""
 
+    def say(words: str) -> None:
+        pulse.say(f"{title}: {words}")
 
-def plateau(run: Mapping[str, Any]) -> dict[str, float]:
-    """The mean of each hyperparameter over the last fifth of the epochs."""
-    return {name: _mean_of_end(values) for name, values in run["values"].items()}
+    return pulse.once(title, lambda: course(make(), pace, say))
 
 
 class ByEpoch:
@@ -130,11 +129,6 @@ def _note(net: br.response.SelfTuning | None, found: dict[str, Any]) -> None:
     for kind, by_name in numbers:
         for name, number in by_name.items():
             found.setdefault(kind, {}).setdefault(name, []).append(float(number))
-
-
-def _mean_of_end(values: list[float]) -> float:
-    end = values[-max(len(values) // 5, 1) :]
-    return sum(end) / len(end)
 
 
 def _finite(loss: float, epoch: int) -> float:

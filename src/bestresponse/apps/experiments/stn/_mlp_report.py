@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from bestresponse.apps import _html
 from bestresponse.apps.experiments.stn import _pictures as pictures
-from bestresponse.apps.experiments.stn._course import at_best, plateau
+from bestresponse.apps.experiments.stn._runs import (
+    PARTS,
+    Runs,
+    at_best,
+    best_of_each_seed,
+    mean_loss,
+    of,
+    plateau,
+    shown,
+    time_ratio,
+)
 
 METHODS = {"stn": "STN", "delta": "Δ-STN"}
 NEAR = 0.1  # of each other: the same plateau
-_PARTS = ("validation", "test")
 
-Runs = Sequence[dict[str, Any]]
 Found = Mapping[str, Runs]
 """Runs of the kinds `tuned`, `fixed` and `replayed`."""
 
@@ -23,7 +30,7 @@ def headline(found: Found) -> dict[str, float | None]:
     """Losses, costs, and how far rates from different starts end from each other."""
     figures: dict[str, float | None] = {}
     for method, end in (("delta", ""), ("stn", "_stn")):
-        own = _of(found["tuned"], method=method)
+        own = of(found["tuned"], method=method)
         figures[f"test_loss{end}"] = mean_loss(own, "test")
         figures[f"validation_loss{end}"] = mean_loss(own, "validation")
         figures[f"time_ratio{end}"] = time_ratio(own, found["fixed"])
@@ -31,36 +38,18 @@ def headline(found: Found) -> dict[str, float | None]:
         figures[f"gaps_within_{NEAR:g}{end}"] = statistics.fmean(
             gap <= NEAR for gap in gaps(own).values()
         )
-        figures[f"replay_test_loss{end}"] = mean_loss(_of(found["replayed"], method=method), "test")
-    best = best_of_grid(found["fixed"])
+        figures[f"replay_test_loss{end}"] = mean_loss(of(found["replayed"], method=method), "test")
+    best = best_of_each_seed(found["fixed"])
     figures["best_grid_test_loss"] = mean_loss(best, "test")
     figures["best_grid_validation_loss"] = mean_loss(best, "validation")
     return figures
-
-
-def mean_loss(runs: Runs, part: str) -> float:
-    """At each run's best epoch."""
-    return statistics.fmean(at_best(run, part) for run in runs)
-
-
-def time_ratio(tuned: Runs, fixed: Runs) -> float:
-    """CPU seconds of a tuned run over those of one fixed run, means."""
-    return _seconds(tuned) / _seconds(fixed)
-
-
-def best_of_grid(fixed: Runs) -> Runs:
-    """For each seed the run with the lowest validation loss."""
-    seeds = dict.fromkeys(run["seed"] for run in fixed)
-    return [
-        min(_of(fixed, seed=seed), key=lambda run: at_best(run, "validation")) for seed in seeds
-    ]
 
 
 def gaps(tuned: Runs) -> dict[tuple[int, str], float]:
     """By seed and rate, how far plateaus from different starts are apart."""
     found = {}
     for seed in dict.fromkeys(run["seed"] for run in tuned):
-        ends = [plateau(run) for run in _of(tuned, seed=seed)]
+        ends = [plateau(run) for run in of(tuned, seed=seed)]
         for name in ends[0]:
             values = [end[name] for end in ends]
             found[seed, name] = max(values) - min(values)
@@ -84,7 +73,7 @@ def verdict(found: Found, figures: Mapping[str, float | None]) -> str:
 
 def sections(found: Found, data: str) -> tuple[str, ...]:
     """The report's body."""
-    groups = {words: _of(found["tuned"], method=m) for m, words in METHODS.items()}
+    groups = {words: of(found["tuned"], method=m) for m, words in METHODS.items()}
     text = (
         f"{data}. A line for each seed and start; rates at the beginning of each epoch. Where "
         "lines of one colour meet, the start is forgotten."
@@ -102,13 +91,13 @@ def sections(found: Found, data: str) -> tuple[str, ...]:
 def _losses(found: Found) -> str:
     rows = []
     for method, words in METHODS.items():
-        own = _of(found["tuned"], method=method)
-        rows.append([words, *_cells(own), f"{time_ratio(own, found['fixed']):.2f}"])
-        again = _of(found["replayed"], method=method)
+        own = of(found["tuned"], method=method)
+        rows.append([words, *_losses_of(own), f"{time_ratio(own, found['fixed']):.2f}"])
+        again = of(found["replayed"], method=method)
         ratio = f"{time_ratio(again, found['fixed']):.2f}"
-        rows.append([f"ordinary network, schedule of {words}", *_cells(again), ratio])
-    best = best_of_grid(found["fixed"])
-    rows.append([f"best of {len(_rates(found))} fixed rates", *_cells(best), "1 each"])
+        rows.append([f"ordinary network, schedule of {words}", *_losses_of(again), ratio])
+    best = best_of_each_seed(found["fixed"])
+    rows.append([f"best of {len(_rates(found))} fixed rates", *_losses_of(best), "1 each"])
     text = (
         "Mean cross-entropies after the epoch with the lowest validation loss, means and "
         "deviations over seeds and starts. The schedule is that from the first start. Times are "
@@ -121,10 +110,10 @@ def _losses(found: Found) -> str:
 def _grid(found: Found) -> str:
     rates = _rates(found)
     losses = {
-        part: [mean_loss(_of(found["fixed"], rate=rate), part) for rate in rates] for part in _PARTS
+        part: [mean_loss(of(found["fixed"], rate=rate), part) for rate in rates] for part in PARTS
     }
     levels = {
-        words: {part: mean_loss(_of(found["tuned"], method=m), part) for part in _PARTS}
+        words: {part: mean_loss(of(found["tuned"], method=m), part) for part in PARTS}
         for m, words in METHODS.items()
     }
     text = "The same rate for all three dropouts; means over the seeds, at each run's best epoch."
@@ -132,7 +121,7 @@ def _grid(found: Found) -> str:
 
 
 def _curves(groups: Mapping[str, Runs], found: Found) -> str:
-    everyone = {**groups, "best fixed rate": best_of_grid(found["fixed"])}
+    everyone = {**groups, "best fixed rate": best_of_each_seed(found["fixed"])}
     everyone["replayed schedules"] = found["replayed"]
     text = "A line for each run; the dot is the epoch that counts."
     return pictures.curves(everyone, "loss", text)
@@ -144,31 +133,18 @@ def _every_run(tuned: Runs) -> str:
         [
             METHODS[run["method"]], str(run["seed"]), f"{run['start']:g}",
             *(f"{plateau(run)[name]:.2f}" for name in names),
-            *(f"{at_best(run, part):.4f}" for part in _PARTS), str(run["best"] + 1),
+            *(f"{at_best(run, part):.4f}" for part in PARTS), str(run["best"] + 1),
         ]
         for run in tuned
     ]  # fmt: skip
     text = "Rates are means over the last fifth of the epochs."
-    headings = ["method", "seed", "start", *names, *_PARTS, "best epoch"]
+    headings = ["method", "seed", "start", *names, *PARTS, "best epoch"]
     return _html.section("Every tuned run", text, _html.table(headings, rows))
-
-
-def _of(runs: Runs, **where: Any) -> Runs:
-    return [run for run in runs if all(run[name] == value for name, value in where.items())]
 
 
 def _rates(found: Found) -> list[float]:
     return list(dict.fromkeys(run["rate"] for run in found["fixed"]))
 
 
-def _seconds(runs: Runs) -> float:
-    return statistics.fmean(run["seconds"] for run in runs)
-
-
-def _cells(runs: Runs) -> list[str]:
-    cells = []
-    for part in _PARTS:
-        losses = [at_best(run, part) for run in runs]
-        deviation = statistics.stdev(losses) if len(losses) > 1 else 0.0
-        cells.append(f"{statistics.fmean(losses):.4f} ± {deviation:.4f}")
-    return cells
+def _losses_of(runs: Runs) -> list[str]:
+    return [shown(runs, part) for part in PARTS]

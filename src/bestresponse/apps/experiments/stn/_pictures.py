@@ -14,7 +14,7 @@ Groups = Mapping[str, Sequence[Run]]
 _PER_ROW = 4
 
 
-def schedules(groups: Groups, text: str) -> str:
+def schedules(groups: Groups, text: str, heading: str = "The schedules") -> str:
     """A panel for each hyperparameter, a line for each run."""
     names = list(next(iter(groups.values()))[0]["values"])
     pictures = []
@@ -26,7 +26,7 @@ def schedules(groups: Groups, text: str) -> str:
             _figures.finish(axes, name, "epoch", "value", legend=name == names[0])
         words = f"values over the epochs of {', '.join(row)}"
         pictures.append(_html.picture(_figures.to_uri(figure), words))
-    return _html.section("The schedules", text, *pictures)
+    return _html.section(heading, text, *pictures)
 
 
 def spread(groups: Groups) -> str:

@@ -20,6 +20,8 @@ GRID = tuple(round(TOP * (i + 0.5) / 8, 5) for i in range(8))
 _ROWS, _DIM, _HELD_OUT, _NOISE, _BATCH = 60, 30, 400, 0.7, 30
 _LR, _HYPER_LR, _ENTROPY = 0.02, 0.02, 1e-3
 TRAINING_STEPS = 2  # to one validation step
+_RESPONSE_PACE = 5  # learning rate of a Δ-STN's response over that of its weights
+_AVERAGED = 6  # the rate found is the mean over the last sixth: Adam's steps never get smaller
 _DTYPE = torch.float64
 
 
@@ -79,7 +81,9 @@ class Tuned:
         self.net = br.response.SelfTuning(
             model, self.hyper, {"": "rate"}, centred=method == "delta"
         )
-        self._weights = torch.optim.SGD(self.net.parameters(), lr=_LR)
+        pace = _RESPONSE_PACE if self.net.centred else 1
+        self._weights = torch.optim.SGD(self.net.elementary(), lr=_LR)
+        self._weights.add_param_group({"params": self.net.responses(), "lr": pace * _LR})
         tuned = [*self.hyper.parameters(), *self.net.scales.parameters()]
         self._hypers = torch.optim.Adam(tuned, lr=_HYPER_LR)
         self._data = problem.data
@@ -124,20 +128,21 @@ class Fixed:
 
 def tuning(problem: Regression, method: str, start: float, rounds: int) -> dict[str, Any]:
     """Where the rate ends, and what that is worth."""
-    run, path = Tuned(problem, method, start), []
-    for i in range(rounds):
-        if i % max(rounds // 100, 1) == 0:
-            path.append(run.rate)
+    run, path = Tuned(problem, method, start), [start]
+    for _ in range(rounds):
         run.round()
+        path.append(run.rate)
+    rate = statistics.fmean(path[-max(rounds // _AVERAGED, 1) :])
     best = problem.validation_loss(problem.best_rate)
     (weights,) = run.net.freeze().parameters()
     return {
         "best_rate": problem.best_rate,
-        "rate": run.rate,
+        "rate": rate,
+        "last_rate": path[-1],
         "sigma": float(run.net.scales.flat().detach()),
-        "excess": problem.validation_loss(run.rate) / best - 1,
+        "excess": problem.validation_loss(rate) / best - 1,
         "test_loss": problem.test_loss(weights.detach()[0]),
-        "path": [*path, run.rate],
+        "path": path[:: max(rounds // 100, 1)],
     }
 
 

@@ -25,7 +25,7 @@ from bestresponse.apps.experiments.stn._classifier import (
     Roles,
     Tuned,
 )
-from bestresponse.apps.experiments.stn._course import Learner, Pace, course
+from bestresponse.apps.experiments.stn._course import Learner, Pace, measured
 
 TOP = 0.9  # of the range of rates
 RATES = ("input", "first", "second")
@@ -114,9 +114,7 @@ class SelfTuningMLP(Experiment):
         self, task: Problem, seed: int, pulse: Pulse, found: dict[str, list[dict[str, Any]]]
     ) -> None:
         def run(kind: str, note: str, make: Callable[[], Learner], **where: Any) -> dict[str, Any]:
-            title = f"seed {seed}, {note}"
-            say = partial(_say, pulse, title)
-            part = pulse.once(title, lambda: course(make(), self._pace, say))
+            part = measured(pulse, f"seed {seed}, {note}", self._pace, make)
             found[kind].append({"seed": seed, **where, **part})
             return part
 
@@ -171,7 +169,3 @@ def check_rates(flag: str, rates: tuple[float, ...], least: float = 0.0) -> None
     for rate in rates:
         if not least <= rate < TOP:
             raise InputError(f"{flag} has {rate:g}; give rates between 0 and {TOP:g}.")
-
-
-def _say(pulse: Pulse, title: str, words: str) -> None:
-    pulse.say(f"{title}: {words}")
