@@ -51,7 +51,9 @@ def test_a_schedule_goes_on_from_the_rows_of_another():
     net = SelfTuning(nn.Linear(2, 1), br.hyper.Bounded(rate=(0.0, 0.9, 0.5)), {"": "rate"})
     again.record(6, net)
     assert len(again) == 3 and len(schedule) == 2
-    assert [float(again.at(step)["rate"]) for step in (-1, 5, 6)] == pytest.approx([0.1, 1 / 3, 0.5])
+    assert [float(again.at(step)["rate"]) for step in (-1, 5, 6)] == pytest.approx(
+        [0.1, 1 / 3, 0.5]
+    )
 
 
 def test_an_ordinary_network_runs_at_the_values():

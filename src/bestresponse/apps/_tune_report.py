@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import cycle
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from bestresponse.apps import _figures, _html, _options
 from bestresponse.apps._augmentation_report import changed_images
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned, Values
+from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
+from bestresponse.apps._groups_report import over_time
 from bestresponse.apps._outcome import Outcome, notes
 from bestresponse.apps._rows import (
     BOTH,
@@ -54,7 +52,7 @@ def write_report(
         _html.verdict(result.verdict),
         _table(result),
         _curves(rows),
-        *(_over_time(name, values[name], hyper, data) for name in values),
+        *(over_time(name, values[name], hyper, data) for name in values),
         *changed_images(hyper, data.train),
         *(
             self_tuning_sections(companion, result, steps)
@@ -134,74 +132,6 @@ def _top_loss(rows: dict[str, Lines]) -> float:
     """The largest loss of the two panels, so that they share a scale."""
     roles = ("train_loss", "validation_loss", "test_loss")
     return 1.05 * max(max(_column(rows[name], role)) for name in (UNTUNED, TUNED) for role in roles)
-
-
-def _over_time(name: str, lines: Lines, hyper: Tuned, data: Data) -> str:
-    values = hyper.values()[name]
-    figure, (left, right) = _figures.panels(2)
-    steps, levels = _column(lines, "step"), [line["levels"] for line in lines]
-    if values.names:
-        for each, color, heights in zip(
-            values.names, cycle(_figures.COLORS), zip(*levels, strict=True), strict=False
-        ):
-            left.plot(steps, heights, color=color, label=each)
-        _reach(left, lines)
-        _bars(right, values)
-    else:
-        _figures.band(left, steps, levels, BLUE)
-        groups, colors, unit = _distribution(name, values, data)
-        _figures.histogram(right, groups, colors)
-        _figures.finish(right, "At the end", unit, "count", legend=len(groups) > 1)
-    _figures.finish(left, "Over time", "training step", values.unit)
-    if values.logarithmic:
-        left.set_yscale("log")
-    text = f"{_counted(hyper.count(name), 'hyperparameter')}, tuned while the model was trained."
-    if values.reach is not None and values.names:
-        text += " Shaded, and as lines on the bars: one deviation σ of the draws to either side."
-    heading = name.replace("-", " ").capitalize()
-    return _html.section(heading, text, _picture(figure, f"{name} over time"))
-
-
-def _reach(axes: Axes, lines: Lines) -> None:
-    """One deviation of the draws to either side of each curve, if there are draws."""
-    if "reach" not in lines[0]:
-        return
-    low, high = (np.array([line["reach"][end] for line in lines]).T for end in (0, 1))
-    for color, below, above in zip(cycle(_figures.COLORS), low, high, strict=False):
-        axes.fill_between(_column(lines, "step"), below, above, color=color, alpha=0.12, lw=0)
-
-
-def _bars(axes: Axes, values: Values) -> None:
-    """A bar with its number for each value, the first one on top."""
-    found = values.values.cpu()
-    reach = None
-    if values.reach is not None:
-        reach = (values.reach.cpu() - found).abs().numpy()
-    bars = axes.barh(values.names, found.numpy(), height=0.6, color=BLUE, alpha=0.85, xerr=reach,
-                     ecolor=GREY)  # fmt: skip
-    axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-    axes.margins(x=0.15)
-    room = max(0.0, 3 - len(values.names)) / 2  # a single bar does not fill the panel
-    axes.set_ylim(len(values.names) - 0.5 + room, -0.5 - room)
-    _figures.finish(axes, "At the end", values.unit, "", legend=False)
-
-
-def _distribution(
-    name: str, values: Values, data: Data
-) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """Final values as histograms: groups of them, their colours, the unit."""
-    final = values.values.cpu().numpy()
-    if values.logarithmic:
-        return {"all": np.log10(final)}, [BLUE], f"log10 of the {values.unit}"
-    if name in EXAMPLE_GROUPS and bool(data.flipped.any()):
-        wrong = data.flipped.numpy()
-        groups = {"right label": final[~wrong], "flipped label": final[wrong]}
-        return groups, [BLUE, RED], values.unit
-    return {"all": final}, [BLUE], values.unit
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _solver(steps: Lines) -> list[str]:
