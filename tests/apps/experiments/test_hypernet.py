@@ -9,13 +9,15 @@ import torch
 from bestresponse import response
 from bestresponse._errors import InputError
 from bestresponse.apps.experiments.hypernet import _global_fit as whole
-from bestresponse.apps.experiments.hypernet._data import load_roles
-from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed, in_turns
+from bestresponse.apps.experiments.hypernet._data import in_turns, load_roles
+from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed
+from bestresponse.apps.experiments.hypernet._many_fit import WAYS, Course, tuned
 from bestresponse.apps.experiments.hypernet._problem import Elementary
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated, losses
 from bestresponse.apps.experiments.hypernet._settings import hypernetwork
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
+from bestresponse.apps.experiments.hypernet.many import HypernetLarge
 from bestresponse.data import load
 from checks import relative_error
 
@@ -159,6 +161,41 @@ def test_the_local_one_ends_at_the_optimum_of_the_closed_form(start, roles):
     assert found["retrained"] == pytest.approx(there, abs=2e-3)
 
 
+@pytest.mark.parametrize("objective", ["code", "paper"])
+def test_the_same_decay_for_every_weight_is_one_decay(objective, roles):
+    grid, retraining = torch.tensor([-1.0, 1.0]), Retraining(1e-2, 50)
+    one, many = (
+        cross_validated(problem_of(per, objective), grid, retraining, roles)
+        for per in ("model", "weight")
+    )
+    assert many["validation"] == pytest.approx(one["validation"], rel=1e-4)
+    assert many["best_test"] == pytest.approx(one["best_test"], rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_decays_found_are_worth_what_the_closed_form_says(way, roles):
+    problem = problem_of("weight", start=-1.0)
+    course = Course(0.05, 2, 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0)
+    found = tuned(problem, way, roles, course, CLOSE)
+    assert problem.log_decays.std() > 0 and found["steps"] > 1
+    assert found["seconds"] == sorted(found["seconds"]) and found["seconds"][-1] >= 0.05
+    assert found["hyperparameters"] == 15
+    assert found["phi"] == (15 * 2 + 2 + 2 * 15 + 15 if way == "hypernetwork" else 0)
+    d = problem.log_decays.double().exp().numpy()
+    weights = closed_form(roles[0], np.c_[d[3:].reshape(3, 4), d[:3]])
+    inputs, targets = (part.double().numpy() for part in roles[2])
+    exact = ((np.c_[inputs, np.ones(len(inputs))] @ weights.T - targets) ** 2).sum(1).mean()
+    assert found["retrained_test"][-1] == pytest.approx(exact, abs=2e-3)
+
+
+def test_hypergradients_lower_what_one_decay_cannot(roles):
+    problem = problem_of("weight", start=-1.0)
+    course = Course(0.4, 2, 0.5, 4, 1e-2, 1e-3, 1e-2, batch=10, hyper_batch=200, seed=0)
+    found = tuned(problem, "implicit", roles, course, CLOSE)
+    best = curve_of(roles, np.linspace(-3, 3, 61)).min()
+    assert found["retrained"][-1] < best - 0.01
+
+
 def test_batches_come_in_turns(roles):
     batches = in_turns(roles[0], 4)
     sizes = [len(next(batches)[0]) for _ in range(4)]
@@ -181,6 +218,8 @@ def test_roles_are_the_first_rows():
     (HypernetLocal, {"starts": (1.0, 1.0)}, "a value twice"),
     (HypernetLocal, {"starts": (30.0,)}, "--starts has 30.0; give logarithms from -20 to 20"),
     (HypernetLocal, {"seeds": ()}, "--seeds is empty"),
+    (HypernetLarge, {"grid": ()}, "--grid is empty"),
+    (HypernetLarge, {"grid": (1.0, 30.0)}, "--grid has 30.0; give logarithms from -20 to 20"),
     (HypernetGlobal, {"low": math.nan}, "--low nan and --high 4.0 are no range"),
     (HypernetGlobal, {"iterations": 0}, "--iterations is 0"),
 ])  # fmt: skip
