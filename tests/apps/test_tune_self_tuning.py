@@ -104,6 +104,7 @@ def test_the_best_fixed_value_is_the_validation_sets_choice(finished):
     head = json.loads((path / "result.json").read_text())["headline"]
     assert head["best_grid_test_loss"] == best["test_loss"]
     assert head["time_ratio"] == head["tuned_seconds"] / head["untuned_seconds"]
+    assert head["time_ratio_to_grid_run"] > 0
     assert f"{best['name']}, test loss {best['test_loss']:.4f}" in printed
 
 
@@ -191,6 +192,7 @@ def test_a_validation_step_changes_hyperparameters_alone():
 
 def test_a_run_that_was_cut_off_ends_the_same(tmp_path, monkeypatch):
     """Stopped twice while it tunes and once while it refits."""
+    monkeypatch.setattr("bestresponse.apps._session.write_report", lambda *_: None)  # slow
     settings = dict(centred=True, refit=True, grid=1)
     whole, _ = run(tmp_path / "whole", **settings)
     asked, stops = [], []

@@ -42,6 +42,20 @@ def saved(schedule, folder):
     return again
 
 
+def test_a_schedule_goes_on_from_the_rows_of_another():
+    schedule = recorded()
+    again = Schedule(schedule.rows)
+    assert again.rows == schedule.rows and again.columns == schedule.columns
+    again.rows[0]["rate"] = 2.0  # a copy
+    assert again.rows == schedule.rows
+    net = SelfTuning(nn.Linear(2, 1), br.hyper.Bounded(rate=(0.0, 0.9, 0.5)), {"": "rate"})
+    again.record(6, net)
+    assert len(again) == 3 and len(schedule) == 2
+    assert [float(again.at(step)["rate"]) for step in (-1, 5, 6)] == pytest.approx(
+        [0.1, 1 / 3, 0.5]
+    )
+
+
 def test_an_ordinary_network_runs_at_the_values():
     model = nn.Sequential(nn.Linear(3, 4000), nn.Dropout(0.9))
     replay = Replay(model, recorded(), {"1": "rate"})

@@ -328,6 +328,24 @@ def test_draws_have_the_learned_spread():
     assert net.entropy().item() == pytest.approx(math.log(0.2 * 2 * math.pi * math.e))
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_loss_finds_the_values_that_the_outputs_are_for(centred):
+    net, seen = net_of(centred), []
+    assert "low" in net.values and "other" not in net.values
+
+    def loss(outputs, labels):
+        seen.append(net.values["high"])
+        return F.cross_entropy(outputs, labels)
+
+    net.training_loss(loss, *batch(4))
+    *plain, drawn = seen
+    assert len(plain) == centred and all(rest.tolist() == [0.5] for rest in plain)
+    assert len(drawn.unique()) == 4
+    with net.perturbed(3) as held:
+        assert net.values is held
+    assert net.values["high"].tolist() == [0.5]
+
+
 def test_discrete_values_are_floored_where_they_are_read_and_raw_in_the_gates():
     hyper = br.hyper.Bounded(holes=(br.hyper.Integers(0, 3), 1))
     net = SelfTuning(nn.Linear(2, 1), hyper, sigma=2.0)

@@ -33,16 +33,21 @@ class Values:
         unit: what one of them is.
         names: of each, where they are few enough to have one.
         logarithmic: whether they are compared by their ratio.
+        reach: where draws around them lie, the low and the high ends, (2, n), if they are drawn.
     """
 
     values: Tensor
     unit: str
     names: tuple[str, ...] = ()
     logarithmic: bool = False
+    reach: Tensor | None = None
 
-    def levels(self) -> list[float]:
-        """What is drawn over time: each of a few, or quantiles of many."""
-        return self.values.tolist() if self.names else quantiles(self.values)
+    def over_time(self) -> dict[str, Any]:
+        """What is drawn over time, ready for JSON: each of a few, or quantiles of many."""
+        if not self.names:
+            return {"levels": quantiles(self.values)}
+        levels = {"levels": self.values.tolist()}
+        return levels if self.reach is None else levels | {"reach": self.reach.tolist()}
 
 
 class Tuned(nn.Module):

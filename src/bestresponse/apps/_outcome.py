@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from bestresponse._errors import InputError
 from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
 from bestresponse.apps._rows import REFITTED, ROWS, TUNED, UNTUNED, Data, label, ordered
 from bestresponse.apps._run import RESULT_FILE, RunFolder
-from bestresponse.apps._training import Score, Training, score
+from bestresponse.apps._self_tuning_outcome import beside_fixed_values, best_fixed
+from bestresponse.apps._training import Score, Training
 from bestresponse.apps._tune_settings import TuneSettings
 from bestresponse.apps._tuning import HyperSteps
 
@@ -89,41 +90,9 @@ def outcome(
         headline |= _cleaning(hyper.values()[judges[0]].values.cpu(), data.flipped)
     tuning = steps.ending()
     if settings.method == "self-tuning":
-        tuning["grid"] = [_on_validation(*scored[row.name], data) for row in _fixed(rows)]
-        tuning["validation_loss"] = score(scored[TUNED][0].product(), data.validation).loss
-        headline |= _beside_fixed(rows, tuning["grid"], headline["relative_seconds"])
+        figures, details = beside_fixed_values(scored, data)
+        headline, tuning = headline | figures, tuning | details
     return Outcome(rows, headline, tuning, _verdict(rows, best_fixed(tuning), len(data.test)))
-
-
-def best_fixed(tuning: Mapping[str, Any]) -> str | None:
-    """The row of the fixed value with the least validation loss."""
-    grid = tuning.get("grid")
-    return min(grid, key=lambda row: row["validation_loss"])["name"] if grid else None
-
-
-def _fixed(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.name not in ROWS]
-
-
-def _on_validation(training: Training, result: Score, data: Data) -> dict[str, Any]:
-    """A row of a fixed value on the validation set, which chooses among them."""
-    validation = score(training.product(), data.validation)
-    return {"name": training.name, "validation_loss": validation.loss, "test_loss": result.loss,
-            "validation_accuracy": validation.accuracy}  # fmt: skip
-
-
-def _beside_fixed(
-    rows: Sequence[Row], grid: list[dict[str, Any]], time_ratio: float
-) -> dict[str, float]:
-    """The model that is kept, and the best fixed value, chosen on the validation set."""
-    last = rows[-1]
-    found = {"test_loss": last.test_loss, "test_accuracy": last.test_accuracy,
-             "time_ratio": time_ratio}  # fmt: skip
-    for row in rows:
-        if row.name == best_fixed({"grid": grid}):
-            found["best_grid_test_loss"] = row.test_loss
-            found["best_grid_test_accuracy"] = row.test_accuracy
-    return found
 
 
 def _cost(scored: Mapping[str, tuple[Training, Score]]) -> dict[str, float]:
@@ -206,7 +175,8 @@ def notes(result: Outcome) -> list[str]:
     if (chosen := best_fixed(result.tuning)) is not None:
         lines.append(
             f"Best of {len(result.tuning['grid'])} fixed values by validation loss: {chosen}, test "
-            f"loss {head['best_grid_test_loss']:.4f}; self-tuned {head['tuned_test_loss']:.4f}."
+            f"loss {head['best_grid_test_loss']:.4f}; self-tuned {head['tuned_test_loss']:.4f}, in "
+            f"{head['time_ratio_to_grid_run']:.2f} × the time of that one run."
         )
     if result.tuning.get("stopped_at") is not None:
         lines.append(f"Tuning stopped early, at step {result.tuning['stopped_at']}.")

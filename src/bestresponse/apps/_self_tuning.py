@@ -40,16 +40,22 @@ class SelfTuned(Tuned):
         self._objective = objective
 
     def values(self) -> dict[str, Values]:
-        values = self.bounded.values()
         return {
             group: Values(
-                torch.stack([values[name] for name in names]),
+                torch.stack([self.bounded.values()[name] for name in names]),
                 _UNITS.get(group, group),
                 tuple(names) if len(names) <= _NAMED or group != "dropout" else (),
                 logarithmic=group == DECAY,
+                reach=torch.stack([self._reach(name) for name in names], 1),
             )
             for group, names in self._groups.items()
         }
+
+    def _reach(self, name: str) -> Tensor:
+        """One deviation below and above a hyperparameter, (2,)."""
+        with torch.no_grad():
+            raw, sigma = self.bounded.raws()[name], self.scales.sigma()[name]
+            return self.bounded.constrain(name, torch.stack([raw - sigma, raw + sigma]))
 
     def count(self, name: str) -> int:
         return len(self._groups[name])

@@ -183,8 +183,8 @@ class Session:
         self._record(kind="row", row=training.name, step=training.step, **scores)
         if training.name == TUNED:
             for name, values in self.hyper.values().items():
-                levels = values.levels()
-                self._record(kind="values", name=name, step=training.step, levels=levels)
+                curves = values.over_time()
+                self._record(kind="values", name=name, step=training.step, **curves)
             self._hyper_steps().observed(training.step, scores)
 
     def _save(self) -> None:

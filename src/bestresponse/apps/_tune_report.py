@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import cycle
 from typing import Any
 
-import numpy as np
 import torch
 
 from bestresponse.apps import _figures, _html, _options
 from bestresponse.apps._augmentation_report import changed_images
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned, Values
+from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
+from bestresponse.apps._groups_report import over_time
 from bestresponse.apps._outcome import Outcome, notes
 from bestresponse.apps._rows import (
     BOTH,
@@ -53,7 +52,7 @@ def write_report(
         _html.verdict(result.verdict),
         _table(result),
         _curves(rows),
-        *(_over_time(name, values[name], hyper, data) for name in values),
+        *(over_time(name, values[name], hyper, data) for name in values),
         *changed_images(hyper, data.train),
         *(
             self_tuning_sections(companion, result, steps)
@@ -133,48 +132,6 @@ def _top_loss(rows: dict[str, Lines]) -> float:
     """The largest loss of the two panels, so that they share a scale."""
     roles = ("train_loss", "validation_loss", "test_loss")
     return 1.05 * max(max(_column(rows[name], role)) for name in (UNTUNED, TUNED) for role in roles)
-
-
-def _over_time(name: str, lines: Lines, hyper: Tuned, data: Data) -> str:
-    values = hyper.values()[name]
-    figure, (left, right) = _figures.panels(2)
-    steps, levels = _column(lines, "step"), [line["levels"] for line in lines]
-    if values.names:
-        for each, color, heights in zip(
-            values.names, cycle(_figures.COLORS), zip(*levels, strict=True), strict=False
-        ):
-            left.plot(steps, heights, color=color, label=each)
-        right.barh(values.names[::-1], values.values.flip(0).cpu().numpy(), color=BLUE)
-        _figures.finish(right, "At the end", values.unit, "", legend=False)
-    else:
-        _figures.band(left, steps, levels, BLUE)
-        groups, colors, unit = _distribution(name, values, data)
-        _figures.histogram(right, groups, colors)
-        _figures.finish(right, "At the end", unit, "count", legend=len(groups) > 1)
-    _figures.finish(left, "Over time", "training step", values.unit)
-    if values.logarithmic:
-        left.set_yscale("log")
-    text = f"{_counted(hyper.count(name), 'hyperparameter')}, tuned while the model was trained."
-    heading = name.replace("-", " ").capitalize()
-    return _html.section(heading, text, _picture(figure, f"{name} over time"))
-
-
-def _distribution(
-    name: str, values: Values, data: Data
-) -> tuple[dict[str, np.ndarray], list[str], str]:
-    """Final values as histograms: groups of them, their colours, the unit."""
-    final = values.values.cpu().numpy()
-    if values.logarithmic:
-        return {"all": np.log10(final)}, [BLUE], f"log10 of the {values.unit}"
-    if name in EXAMPLE_GROUPS and bool(data.flipped.any()):
-        wrong = data.flipped.numpy()
-        groups = {"right label": final[~wrong], "flipped label": final[wrong]}
-        return groups, [BLUE, RED], values.unit
-    return {"all": final}, [BLUE], values.unit
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _solver(steps: Lines) -> list[str]:

@@ -45,7 +45,8 @@ class TuneSettings(ABC):
     tune: str = "weights"
     """What is tuned, comma-separated: weights (one for each training example), reweight-net (a
     network that weighs an example by its inputs and label), decay, augment, label-smoothing,
-    dropout (before every layer but the first)."""
+    dropout (before every layer but the first). With self-tuning the last four; dropout is then in
+    the model's own Dropout layers, if it has any."""
     decay_per: Literal["weight", "channel", "tensor", "model"] = "weight"
     """With decay: one decay for each of these."""
     reweight_hidden: int = 64
@@ -69,8 +70,7 @@ class TuneSettings(ABC):
     validation: int = 200
     """Validation examples."""
     method: Literal["implicit", "unroll", "finite-difference", "self-tuning"] = "implicit"
-    """How the best response is differentiated; self-tuning: learned by the layers (dropout, decay,
-    augment, label-smoothing)."""
+    """How the best response is differentiated; self-tuning: learned by the network's layers."""
     solver: Literal["scale", "neumann", "cg", "dense"] = "scale"
     """How the inverse Hessian is approximated (implicit, finite-difference)."""
     solver_steps: int = 5
@@ -104,7 +104,8 @@ class TuneSettings(ABC):
     """Examples in a training step."""
     inner_batch: Annotated[int | None, _optional("INT")] = None
     """Training examples in a hyperparameter step (all, where there are fewer); by default as many
-    as in a training step, for linear and mlp, which need little memory, four times as many."""
+    as in a training step, for linear and mlp, which need little memory, four times as many (not
+    with self-tuning)."""
     outer_batch: Annotated[int | None, _optional("INT")] = None
     """Validation examples in a hyperparameter step (all, where there are fewer); by default the
     same."""
@@ -115,7 +116,8 @@ class TuneSettings(ABC):
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
     hyper_lr: Annotated[float | None, _optional("FLOAT")] = None
-    """Adam's learning rate for all hyperparameters; by default each group has its own."""
+    """Adam's learning rate for all hyperparameters; by default each group has its own, 0.02 with
+    self-tuning."""
     group_lr: tuple[str, ...] = ()
     """GROUP=RATE, for groups that are to have another learning rate, such as decay=0.01."""
     refit: bool = False

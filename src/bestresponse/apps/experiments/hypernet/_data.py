@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,3 +24,10 @@ def load_roles(source: str, images: int, validation: int, test: int) -> Roles:
     parts, classes = roles(source, images, validation, test)
     train, held, unseen = ((x, F.one_hot(y, classes).to(x)) for x, y in parts)
     return train, held, unseen
+
+
+def in_turns(rows: Rows, size: int) -> Iterator[Rows]:
+    """Batches of so many rows, over and over; all of them where there are fewer."""
+    inputs, targets = (part.split(size) for part in rows)
+    while True:
+        yield from zip(inputs, targets, strict=True)

@@ -11,7 +11,7 @@ import torch
 
 from bestresponse import response
 from bestresponse.apps import _figures
-from bestresponse.apps.experiments.hypernet._data import Roles, Rows
+from bestresponse.apps.experiments.hypernet._data import Roles, Rows, in_turns
 from bestresponse.apps.experiments.hypernet._problem import Elementary
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, losses, timed
 from bestresponse.apps.experiments.hypernet._settings import hypernetwork
@@ -109,10 +109,3 @@ def _joint(
         net.outer_loss(*next(batches)).backward()
         tuner.step()
     yield float(problem.log_decays)
-
-
-def in_turns(rows: Rows, size: int) -> Iterator[Rows]:
-    """Batches of so many rows, over and over; all of them where there are fewer."""
-    inputs, targets = (part.split(size) for part in rows)
-    while True:
-        yield from zip(inputs, targets, strict=True)

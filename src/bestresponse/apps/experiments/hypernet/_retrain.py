@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from time import process_time
 from typing import Any, TypeVar
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from bestresponse.apps.experiments.hypernet._data import Roles, Rows
+from bestresponse.apps.experiments.hypernet._data import Roles, Rows, in_turns
 from bestresponse.apps.experiments.hypernet._problem import Elementary
 
 Weights = dict[str, Tensor]
@@ -21,15 +23,17 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Retraining:
-    """Full-batch Adam from the initial weights.
+    """Adam from the initial weights.
 
     Attributes:
         lr: its learning rate.
         steps: how many.
+        batch: training images in a step, in turns.
     """
 
     lr: float = 1e-3
     steps: int = 2000
+    batch: int = 1000
 
     def weights(self, problem: Elementary, points: Tensor, train: Rows) -> Weights:
         """Best responses to λ at the points (S, h), by name, each (S, …).
@@ -43,9 +47,9 @@ class Retraining:
     def plainly(self, problem: Elementary, train: Rows) -> None:
         """Train the problem's own weights at its own λ, as without this library."""
         adam = torch.optim.Adam(problem.model.parameters(), lr=self.lr)
-        for _ in range(self.steps):
+        for batch in islice(in_turns(train, self.batch), self.steps):
             adam.zero_grad()
-            problem(*train).backward()
+            problem(*batch).backward()
             adam.step()
 
     def _train(self, problem: Elementary, points: Tensor, train: Rows) -> Weights:
@@ -55,10 +59,10 @@ class Retraining:
         }
         hyper = _split(problem, points)
         adam = torch.optim.Adam(weights.values(), lr=self.lr)
-        loss = vmap(lambda w, h: functional_call(problem, _named(w, h), train))
-        for _ in range(self.steps):
+        for batch in islice(in_turns(train, self.batch), self.steps):
             adam.zero_grad()
-            loss(weights, hyper).sum().backward()
+            loss = partial(_inner, problem, batch)
+            vmap(loss)(weights, hyper).sum().backward()
             adam.step()
         return {name: weight.detach() for name, weight in weights.items()}
 
@@ -84,7 +88,7 @@ def timed(work: Callable[[], Made]) -> tuple[Made, float]:
 def cross_validated(
     problem: Elementary, grid: Tensor, retraining: Retraining, roles: Roles
 ) -> dict[str, Any]:
-    """Every λ of the grid (S,), trained from scratch.
+    """Every λ of the grid (S,), the same for all decays, trained from scratch.
 
     Returns:
         Ready for JSON: `validation` and `test` losses of each, `best`, the λ with the lowest
@@ -92,10 +96,11 @@ def cross_validated(
         one such training, alone.
     """
     train, held, unseen = roles
-    weights = retraining.weights(problem, grid[:, None], train)
+    points = grid[:, None].expand(-1, problem.hyperparameters)
+    weights = retraining.weights(problem, points, train)
     validation, test = (losses(problem, weights, part) for part in (held, unseen))
     best = int(validation.argmin())
-    problem.move(grid[best : best + 1])
+    problem.move(points[best])
     _, seconds = timed(lambda: retraining.plainly(problem, train))
     return {
         "validation": validation.tolist(),
@@ -115,6 +120,11 @@ def _split(problem: Elementary, points: Tensor) -> Weights:
         name: part.reshape(len(points), *leaf.shape)
         for (name, leaf), part in zip(leaves.items(), parts, strict=True)
     }
+
+
+def _inner(problem: Elementary, batch: Rows, weights: Weights, hyper: Weights) -> Tensor:
+    loss: Tensor = functional_call(problem, _named(weights, hyper), batch)
+    return loss
 
 
 def _named(weights: Weights, hyper: Weights) -> Weights:
