@@ -33,7 +33,7 @@ from bestresponse.data import Text
 
 RECIPE = WordRecipe(
     width=5, layers=1, batch=3, window=4, lr=0.01, hyper_batch=3, hyper_lr=0.05, entropy=1e-3,
-    sigma=0.5,
+    sigma=0.5, response_lr=0.01,
 )  # fmt: skip
 PACE = Pace(epochs=2, warmup=0, interval=1)
 

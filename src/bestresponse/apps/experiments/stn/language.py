@@ -79,10 +79,12 @@ class SelfTuningLanguage(Experiment):
     """Columns in a validation step."""
     hyper_lr: float = 0.03
     """Of Adam on the hyperparameters and the deviations of their perturbations."""
-    entropy: float = 0.01
+    entropy: float = 0.001
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
+    response_lr: float = 0.0005
+    """Of Adam on the response, whose gates are multiplied by unconstrained hyperparameters."""
 
     verb: ClassVar[str] = "stn-language"
     title: ClassVar[str] = "A language model that tunes its regularization"
@@ -91,7 +93,7 @@ class SelfTuningLanguage(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "tokens", "held_out", "min_count", "width", "epochs", "interval", "batch",
-            "window", "lr", "hyper_batch", "hyper_lr", "sigma",
+            "window", "lr", "hyper_batch", "hyper_lr", "sigma", "response_lr",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
@@ -204,7 +206,7 @@ class SelfTuningLanguage(Experiment):
     def _recipe(self) -> WordRecipe:
         return WordRecipe(
             self.width, 1, self.batch, self.window, self.lr, self.hyper_batch, self.hyper_lr,
-            self.entropy, self.sigma,
+            self.entropy, self.sigma, self.response_lr,
         )  # fmt: skip
 
 
