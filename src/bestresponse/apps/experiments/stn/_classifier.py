@@ -65,7 +65,7 @@ class Recipe:
         hyper_lr: of Adam on hyperparameters and scales.
         entropy: weight of the perturbations' entropy.
         sigma: initial deviation of the perturbations.
-        response_lr: of Adam on the response of a centred network.
+        response_lr: of Adam on the response.
         response_interval: training steps of the weights to one of its response.
     """
 
@@ -237,7 +237,10 @@ class Tuned(Classifier):
         return self.net.freeze()
 
     def _groups(self) -> list[dict[str, object]]:
-        return [{"params": list(self.net.parameters()), "lr": self.recipe.lr}]
+        return [
+            {"params": self.net.elementary(), "lr": self.recipe.lr},
+            {"params": self.net.responses(), "lr": self.recipe.response_lr},
+        ]
 
 
 class CentredTuned(Tuned):
@@ -258,12 +261,6 @@ class CentredTuned(Tuned):
                 outputs = self.net.linearized(self.problem.augment(x, drawn))
                 F.cross_entropy(outputs, y).backward()
         self._optimizer.step()
-
-    def _groups(self) -> list[dict[str, object]]:
-        return [
-            {"params": self.net.elementary(), "lr": self.recipe.lr},
-            {"params": self.net.responses(), "lr": self.recipe.response_lr},
-        ]
 
 
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -58,6 +58,8 @@ class SelfTuningCNN(Experiment):
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
+    response_lr: float = 0.0005
+    """Of Adam on the response, whose gates are multiplied by unconstrained hyperparameters."""
 
     verb: ClassVar[str] = "stn-cnn"
     title: ClassVar[str] = "A convolutional network that tunes its augmentation"
@@ -66,7 +68,7 @@ class SelfTuningCNN(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "train", "validation", "width", "epochs", "interval", "batch", "lr",
-            "hyper_batch", "hyper_lr", "sigma",
+            "hyper_batch", "hyper_lr", "sigma", "response_lr",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
@@ -118,5 +120,5 @@ class SelfTuningCNN(Experiment):
     def _recipe(self) -> Recipe:
         return Recipe(
             self.batch, self.lr, self.hyper_batch, self.hyper_lr, self.entropy, self.sigma,
-            response_lr=self.lr, response_interval=1,
+            self.response_lr, response_interval=1,
         )  # fmt: skip

@@ -80,7 +80,7 @@ class SelfTuningMLP(Experiment):
     delta_sigma: float = 1.0
     """Likewise for Δ-STN."""
     response_lr: float = 0.001
-    """Of Adam on the response of Δ-STN."""
+    """Of Adam on the response."""
     response_interval: int = 1
     """Training steps to a step of Δ-STN's response."""
 
