@@ -219,7 +219,8 @@ class Tuned(Classifier):
         """The loss under perturbation, in all weights."""
         x, y = self.batch()
         self._optimizer.zero_grad()
-        self.net.training_loss(F.cross_entropy, x, y, augment=self.problem.augment).backward()
+        with self.net.perturbed(len(x)) as drawn:
+            F.cross_entropy(self.net(self.problem.augment(x, drawn)), y).backward()
         self._optimizer.step()
 
     def tune(self) -> None:
@@ -244,9 +245,14 @@ class Tuned(Classifier):
 
 
 class CentredTuned(Tuned):
-    """Δ-STN: the weights' own loss each step, the response's each few steps."""
+    """STN with centred gates: still one loss, in which the plain weights are those at λ."""
 
     centred = True
+
+
+class DeltaTuned(CentredTuned):
+    """Δ-STN: the weights' own loss each step, the response's each few steps."""
+
     _steps = 0
 
     def step(self) -> None:

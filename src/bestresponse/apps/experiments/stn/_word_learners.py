@@ -170,7 +170,10 @@ class ReplayedWords(WordLearner):
 
 
 class TunedWords(WordLearner):
-    """STN, with a draw for each column of text.
+    """STN with centred gates and one loss under perturbation, a draw for each column of text.
+
+    Fed unconstrained hyperparameters as they are, far from zero, the gates of seven of them drown
+    the weights: training diverges.
 
     Args:
         text: in three parts.
@@ -194,8 +197,9 @@ class TunedWords(WordLearner):
         shared: Sequence[str] = [name for name in names if name in _SHARED]
         rates = dropout(names, self.recipe.layers)
         self.net = br.response.SelfTuning(
-            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1
-        )
+            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1,
+            centred=True,
+        )  # fmt: skip
         return self.net
 
     def _loss(self, words: Tensor, targets: Tensor, state: object) -> tuple[Reading, Tensor]:

@@ -83,8 +83,8 @@ class SelfTuningLanguage(Experiment):
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
-    response_lr: float = 0.0005
-    """Of Adam on the response, whose gates are multiplied by unconstrained hyperparameters."""
+    response_lr: float = 0.005
+    """Of Adam on the response."""
 
     verb: ClassVar[str] = "stn-language"
     title: ClassVar[str] = "A language model that tunes its regularization"

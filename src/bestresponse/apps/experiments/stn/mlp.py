@@ -17,7 +17,7 @@ from bestresponse.apps.experiments._experiment import Experiment, Findings, Puls
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _mlp_report as report
 from bestresponse.apps.experiments.stn._classifier import (
-    CentredTuned,
+    DeltaTuned,
     Fixed,
     Problem,
     Recipe,
@@ -30,7 +30,7 @@ from bestresponse.apps.experiments.stn._course import Learner, Pace, measured
 TOP = 0.9  # of the range of rates
 RATES = ("input", "first", "second")
 _LAYERS = {"1": "input", "4": "first", "7": "second"}
-_KINDS = {"stn": Tuned, "delta": CentredTuned}
+_KINDS = {"stn": Tuned, "delta": DeltaTuned}
 
 
 @dataclass(frozen=True)
