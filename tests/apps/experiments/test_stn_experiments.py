@@ -131,8 +131,11 @@ class Counting(Learner):
     def tune(self):
         self.tuned += 1
 
-    def losses(self):
-        return {"validation": next(self._losses), "test": 0.0}
+    def frozen(self):
+        return self.tuned  # the model is what was tuned so far
+
+    def loss(self, model, part):
+        return next(self._losses) if part == "validation" else 10.0 + model
 
 
 def test_the_best_epoch_has_the_lowest_validation_loss():
@@ -140,6 +143,7 @@ def test_the_best_epoch_has_the_lowest_validation_loss():
     run = course(learner, Pace(epochs=3, warmup=1, interval=2), silent)
     assert (learner.trained, learner.tuned) == (15, 4)  # steps 2 and 4 of two epochs
     assert run["best"] == 1 and run["whole"] and run["validation"] == [3.0, 1.0, 2.0]
+    assert run["test"] == 12  # of the model after the second epoch
 
 
 def test_a_run_ends_when_its_time_is_up():
@@ -178,15 +182,15 @@ def made_up(validation, test, seconds, **where):
 def test_the_headline_is_computed_from_the_parts():
     def tuned(method, start, end, seconds):
         values = dict.fromkeys(RATES, [start] + 4 * [0.0] + [end])
-        own = made_up([0.5, 0.3, 0.4], [0.6, 0.35, 0.2], seconds)
+        own = made_up([0.5, 0.3, 0.4], 0.35, seconds)
         return own | {"seed": 0, "method": method, "start": start, "values": values}
 
     found = {
         "tuned": [tuned("stn", 0.05, 0.2, 8.0), tuned("stn", 0.5, 0.25, 10.0),
                   tuned("delta", 0.05, 0.1, 12.0), tuned("delta", 0.5, 0.3, 12.0)],
-        "fixed": [made_up([0.6, 0.5], [0.1, 0.7], 3.0, seed=0, rate=0.0),
-                  made_up([0.4, 0.6], [0.45, 0.9], 5.0, seed=0, rate=0.1)],
-        "replayed": [made_up([0.2], [0.25], 4.0, seed=0, method=m) for m in ("stn", "delta")],
+        "fixed": [made_up([0.6, 0.5], 0.7, 3.0, seed=0, rate=0.0),
+                  made_up([0.4, 0.6], 0.45, 5.0, seed=0, rate=0.1)],
+        "replayed": [made_up([0.2], 0.25, 4.0, seed=0, method=m) for m in ("stn", "delta")],
     }  # fmt: skip
     assert plateau(found["tuned"][0]) == dict.fromkeys(RATES, 0.2)
     figures = mlp_report.headline(found)

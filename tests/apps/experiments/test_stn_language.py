@@ -33,7 +33,7 @@ from bestresponse.data import Text
 
 RECIPE = WordRecipe(
     width=5, layers=1, batch=3, window=4, lr=0.01, hyper_batch=3, hyper_lr=0.05, entropy=1e-3,
-    sigma=0.5,
+    sigma=0.5, response_lr=0.01,
 )  # fmt: skip
 PACE = Pace(epochs=2, warmup=0, interval=1)
 
@@ -145,11 +145,11 @@ def test_the_headline_is_computed_from_the_parts():
         return {"seed": 0, **where, **own}
 
     found = {
-        "fixed": [run([4.0, 5.0], [4.5, 4.4], 2.0, rate=0.0), run([3.0], [3.5], 4.0, rate=0.5)],
-        "tuned": [run([3.0, 2.0], [9.0, 2.5], 9.0)],
-        "seven": [run([1.0], [1.5], 20.0)],
-        "search": [run([1.0], [2.0], 5.0, trials=[{"seconds": 5.0}, {"seconds": 15.0}])],
-        **{kind: [run([2.0], [3.0], 4.0)] for kind in report.TIMETABLES},
+        "fixed": [run([4.0, 5.0], 4.5, 2.0, rate=0.0), run([3.0], 3.5, 4.0, rate=0.5)],
+        "tuned": [run([3.0, 2.0], 2.5, 9.0)],
+        "seven": [run([1.0], 1.5, 20.0)],
+        "search": [run([1.0], 2.0, 5.0, trials=[{"seconds": 5.0}, {"seconds": 15.0}])],
+        **{kind: [run([2.0], 3.0, 4.0)] for kind in report.TIMETABLES},
     }
     figures = report.headline(found)
     assert figures["test_loss"] == 2.5 and figures["best_grid_test_loss"] == 3.5

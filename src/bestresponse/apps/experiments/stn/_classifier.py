@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -113,11 +114,14 @@ class Classifier(Learner):
         """The last, smaller batch is left out."""
         return self._order.count // self._order.batch_size
 
-    def losses(self) -> dict[str, float]:
-        """Mean cross-entropy of the parts."""
+    def frozen(self) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(self.model)
+
+    def loss(self, model: nn.Module, part: str) -> float:
+        """Mean cross-entropy."""
         roles = self.problem.roles
-        parts = {"validation": roles.validation, "test": roles.test}
-        return {name: mean_loss(self.model, *part) for name, part in parts.items()}
+        return mean_loss(model, *(roles.test if part == "test" else roles.validation))
 
     def batch(self) -> Batch:
         """The next one of the training examples."""
@@ -227,6 +231,10 @@ class Tuned(Classifier):
             F.cross_entropy, x[index], y[index], entropy=self.recipe.entropy
         ).backward()
         self._hypers.step()
+
+    def frozen(self) -> nn.Module:
+        """A plain model at the hyperparameters as they are."""
+        return self.net.freeze()
 
     def _groups(self) -> list[dict[str, object]]:
         return [{"params": list(self.net.parameters()), "lr": self.recipe.lr}]

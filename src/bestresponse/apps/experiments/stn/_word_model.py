@@ -38,6 +38,9 @@ class Reading(NamedTuple):
 class WordModel(nn.Module):
     """Embedding, LSTM layers, and a decoder that shares the embedding's own table.
 
+    Each layer but the first adds to what is below it: without that, two layers learn nothing but
+    the frequencies of words for many epochs.
+
     Args:
         words: of the vocabulary.
         width: units of the embedding and of each layer.
@@ -72,7 +75,8 @@ class WordModel(nn.Module):
         """Read a window, int64 (time, columns)."""
         raw, after = self.input(self.embedding(words)), list[tuple[Tensor, Tensor]]()
         for i, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
-            raw, (h, c) = layer(self.hidden[i - 1](raw) if i else raw, before)
+            read, (h, c) = layer(self.hidden[i - 1](raw) if i else raw, before)
+            raw = raw + read if i else read
             after.append((h.detach(), c.detach()))
         dropped = self.output(raw)
         return Reading(F.linear(dropped, self._table, self.bias), raw, dropped, after)

@@ -63,7 +63,7 @@ class SelfTuningLanguage(Experiment):
     """Fixed rates of output dropout."""
     seeds: tuple[int, ...] = (0,)
     """Of initial weights, masks, perturbations and random search."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training part, the same for all."""
     warmup: int = 1
     """Epochs before the first validation step."""
@@ -83,6 +83,8 @@ class SelfTuningLanguage(Experiment):
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
+    response_lr: float = 0.0005
+    """Of Adam on the response, whose gates are multiplied by unconstrained hyperparameters."""
 
     verb: ClassVar[str] = "stn-language"
     title: ClassVar[str] = "A language model that tunes its regularization"
@@ -91,7 +93,7 @@ class SelfTuningLanguage(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "tokens", "held_out", "min_count", "width", "epochs", "interval", "batch",
-            "window", "lr", "hyper_batch", "hyper_lr", "sigma",
+            "window", "lr", "hyper_batch", "hyper_lr", "sigma", "response_lr",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
@@ -204,7 +206,7 @@ class SelfTuningLanguage(Experiment):
     def _recipe(self) -> WordRecipe:
         return WordRecipe(
             self.width, 1, self.batch, self.window, self.lr, self.hyper_batch, self.hyper_lr,
-            self.entropy, self.sigma,
+            self.entropy, self.sigma, self.response_lr,
         )  # fmt: skip
 
 

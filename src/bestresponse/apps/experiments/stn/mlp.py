@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any, ClassVar
@@ -57,27 +57,31 @@ class SelfTuningMLP(Experiment):
     """Fixed rates."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of roles, initial weights, masks and perturbations."""
-    epochs: int = 40
+    epochs: int = 100
     """Passes over the training examples, the same for all."""
     warmup: int = 1
     """Epochs before the first validation step."""
     interval: int = 4
     """Training steps to a validation step."""
-    batch: int = 128
+    batch: int = 64
     """Examples a training step."""
     lr: float = 0.001
     """Of Adam on the weights."""
     hyper_batch: int = 250
     """Examples a validation step."""
-    hyper_lr: float = 0.02
+    hyper_lr: float = 0.03
     """Of Adam on the rates and the deviations of their perturbations."""
     entropy: float = 0.001
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
-    response_lr: float = 0.005
+    delta_entropy: float = 0.01
+    """Likewise for Δ-STN, whose response starts at nothing and needs wide perturbations."""
+    delta_sigma: float = 1.0
+    """Likewise for Δ-STN."""
+    response_lr: float = 0.001
     """Of Adam on the response of Δ-STN."""
-    response_interval: int = 4
+    response_interval: int = 1
     """Training steps to a step of Δ-STN's response."""
 
     verb: ClassVar[str] = "stn-mlp"
@@ -87,9 +91,9 @@ class SelfTuningMLP(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "train", "validation", "width", "epochs", "interval", "batch", "lr",
-            "hyper_batch", "hyper_lr", "sigma", "response_lr", "response_interval",
+            "hyper_batch", "hyper_lr", "sigma", "delta_sigma", "response_lr", "response_interval",
         )  # fmt: skip
-        _options.check_not_negative(self, "warmup", "entropy")
+        _options.check_not_negative(self, "warmup", "entropy", "delta_entropy")
         check_seeds(self.seeds)
         check_rates("--starts", self.starts, least=1e-6)
         check_rates("--grid", self.grid)
@@ -134,7 +138,10 @@ class SelfTuningMLP(Experiment):
 
     def _tuned(self, task: Problem, method: str, start: float, seed: int) -> Learner:
         hyper = br.hyper.Bounded(**{name: (0.0, TOP, start) for name in RATES})
-        return _KINDS[method](task, self._recipe, seed, hyper)
+        recipe = self._recipe
+        if method == "delta":
+            recipe = replace(recipe, entropy=self.delta_entropy, sigma=self.delta_sigma)
+        return _KINDS[method](task, recipe, seed, hyper)
 
     @property
     def _pace(self) -> Pace:
