@@ -12,6 +12,7 @@ from bestresponse.apps._examples import Order, stream_seed
 from bestresponse.apps.experiments.stn import _mlp_report as mlp_report
 from bestresponse.apps.experiments.stn._classifier import (
     CentredTuned,
+    DeltaTuned,
     Fixed,
     Recipe,
     Replayed,
@@ -89,9 +90,9 @@ def test_a_schedule_holds_what_each_epoch_began_with(task):
     assert found == [0.1, 0.1, 0.2, 0.2]
 
 
-def test_a_centred_step_is_the_sum_of_both_objectives(task):
+def test_a_step_of_delta_is_the_sum_of_both_objectives(task):
     hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
-    learner = CentredTuned(task, RECIPE, 3, hyper)
+    learner = DeltaTuned(task, RECIPE, 3, hyper)
     with torch.no_grad():  # a response that has begun
         for parameter in learner.net.responses():
             parameter.add_(0.1)
@@ -106,7 +107,21 @@ def test_a_centred_step_is_the_sum_of_both_objectives(task):
         torch.testing.assert_close(parameter.grad, grad)
 
 
-@pytest.mark.parametrize("kind", [Tuned, CentredTuned])
+def test_a_step_of_stn_is_the_library_s_training_loss(task):
+    hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
+    learner = Tuned(task, RECIPE, 3, hyper)
+    x, y = task.roles.train
+    rows = Order(len(y), 20, 3, "training").next()
+    torch.manual_seed(7)
+    learner.net.training_loss(F.cross_entropy, x[rows], y[rows]).backward()
+    expected = [parameter.grad.clone() for parameter in learner.net.parameters()]
+    torch.manual_seed(7)
+    learner.step()
+    for parameter, grad in zip(learner.net.parameters(), expected, strict=True):
+        assert torch.equal(parameter.grad, grad)
+
+
+@pytest.mark.parametrize("kind", [Tuned, CentredTuned, DeltaTuned])
 def test_hyperparameters_rest_until_the_warmup_is_over(task, kind):
     hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
     run = course(kind(task, RECIPE, 3, hyper), Pace(epochs=2, warmup=1, interval=2), silent)
@@ -194,9 +209,10 @@ def test_the_headline_is_computed_from_the_parts():
     }  # fmt: skip
     assert plateau(found["tuned"][0]) == dict.fromkeys(RATES, 0.2)
     figures = mlp_report.headline(found)
-    assert figures["time_ratio_stn"] == 9 / 4 and figures["time_ratio"] == 3
+    assert figures["time_ratio"] == 9 / 4 and figures["time_ratio_delta"] == 3
     assert figures["test_loss"] == 0.35 and figures["best_grid_test_loss"] == 0.45
     assert figures["best_grid_validation_loss"] == 0.4
-    assert figures["largest_gap_stn"] == pytest.approx(0.05) and figures["gaps_within_0.1_stn"] == 1
-    assert figures["largest_gap"] == pytest.approx(0.2) and figures["gaps_within_0.1"] == 0
+    assert figures["largest_gap"] == pytest.approx(0.05)
+    assert figures["largest_gap_delta"] == pytest.approx(0.2)
+    assert (figures["gaps_within_0.1"], figures["gaps_within_0.1_delta"]) == (1, 0)
     assert "Δ-STN 0.3000 in 3.00 times" in mlp_report.verdict(found, figures)

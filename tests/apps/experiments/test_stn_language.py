@@ -129,6 +129,23 @@ def test_all_seven_are_tuned_and_shared_where_they_must_be(text):
     assert one == {"embedding", "weight", *PENALTIES}
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_frozen_model_is_the_network_as_it_is(text, centred):
+    ends = dict.fromkeys(RATES, 1.0) | dict.fromkeys(PENALTIES, math.inf)
+    hyper = br.hyper.Bounded(**{name: (0.0, end, 0.1) for name, end in ends.items()})
+    recipe = WordRecipe(**{**vars(RECIPE), "layers": 2})
+    learner = TunedWords(text, recipe, 3, hyper, centred=centred)
+    for _ in range(3):
+        learner.step()
+        learner.tune()
+    words = text.test[:12].view(4, 3)
+    state = learner.frozen().start(3)
+    own, frozen = learner.net.eval()(words, state), learner.frozen()(words, state)
+    torch.testing.assert_close(own.logits, frozen.logits)
+    table = dict(learner.frozen().named_parameters())["table"]
+    assert torch.equal(table, dict(learner.net.named_parameters())["model.table"])
+
+
 def test_draws_are_repeatable_and_in_their_ranges():
     found = [draw(0, trial) for trial in range(200)]
     assert found[3] == draw(0, 3) != found[4]

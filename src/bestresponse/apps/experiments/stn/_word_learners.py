@@ -170,19 +170,28 @@ class ReplayedWords(WordLearner):
 
 
 class TunedWords(WordLearner):
-    """STN, with a draw for each column of text.
+    """STN, with a draw for each column of text and one loss under perturbation.
 
     Args:
         text: in three parts.
         recipe: of the training.
         seed: of weights, masks and perturbations.
         hyper: the hyperparameters at their start, any of `RATES` and `PENALTIES`.
+        centred: feed the gates the perturbation alone.
     """
 
     net: br.response.SelfTuning
 
-    def __init__(self, text: Text, recipe: WordRecipe, seed: int, hyper: br.hyper.Bounded) -> None:
-        self._hyper = hyper
+    def __init__(
+        self,
+        text: Text,
+        recipe: WordRecipe,
+        seed: int,
+        hyper: br.hyper.Bounded,
+        *,
+        centred: bool = False,
+    ) -> None:
+        self._hyper, self._centred = hyper, centred
         super().__init__(text, recipe, seed)
         tuned = [*hyper.parameters(), *self.net.scales.parameters()]
         self._hypers = torch.optim.Adam(tuned, lr=recipe.hyper_lr)
@@ -194,8 +203,9 @@ class TunedWords(WordLearner):
         shared: Sequence[str] = [name for name in names if name in _SHARED]
         rates = dropout(names, self.recipe.layers)
         self.net = br.response.SelfTuning(
-            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1
-        )
+            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1,
+            centred=self._centred,
+        )  # fmt: skip
         return self.net
 
     def _loss(self, words: Tensor, targets: Tensor, state: object) -> tuple[Reading, Tensor]:

@@ -83,8 +83,8 @@ class SelfTuningLanguage(Experiment):
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
-    response_lr: float = 0.0005
-    """Of Adam on the response, whose gates are multiplied by unconstrained hyperparameters."""
+    response_lr: float = 0.005
+    """Of Adam on the response."""
 
     verb: ClassVar[str] = "stn-language"
     title: ClassVar[str] = "A language model that tunes its regularization"
@@ -174,7 +174,7 @@ class SelfTuningLanguage(Experiment):
     def _tuned(self, text: Text, recipe: WordRecipe, seed: int, names: tuple[str, ...]) -> Learner:
         ends = {name: math.inf if name in PENALTIES else 1.0 for name in names}
         hyper = br.hyper.Bounded(**{name: (0.0, end, self.start) for name, end in ends.items()})
-        return TunedWords(text, recipe, seed, hyper)
+        return TunedWords(text, recipe, seed, hyper, centred=len(names) > 1)
 
     def _timetables(
         self, tuned: dict[str, Any], best: float, text: Text, seed: int
