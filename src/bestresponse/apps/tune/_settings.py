@@ -14,9 +14,9 @@ import tyro
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
-from bestresponse.apps._groups import GROUPS, NETWORK_RATE
-from bestresponse.apps._self_tuning_groups import check_groups
-from bestresponse.apps._tune_unused import unused
+from bestresponse.apps.tune._groups import GROUPS, NETWORK_RATE
+from bestresponse.apps.tune._self_tuning_groups import check_groups
+from bestresponse.apps.tune._unused import unused
 from bestresponse.data import Splits, load, split
 
 LIGHT_MODELS = ("linear", "mlp")
