@@ -41,7 +41,7 @@ from bestresponse.data import load
 from checks import relative_error
 
 SIZES = (4, 3)
-CLOSE = Retraining(lr=1e-2, steps=700)
+CLOSE = Retraining(lr=1e-2, steps=400)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_the_global_curve_is_that_of_the_closed_form(roles):
 def test_the_local_one_ends_at_the_optimum_of_the_closed_form(start, roles):
     grid = np.linspace(-3, 3, 601)
     exact = grid[curve_of(roles, grid).argmin()]
-    problem, pace = problem_of(start=start), Pace(400, 2e-2, 2e-2, 200)
+    problem, pace = problem_of(start=start), Pace(250, 2e-2, 3e-2, 200)
     found = followed(problem, VARIANTS["default"], pace, CLOSE, roles, seed=0)
     assert found["path"][0] == start and found["path"][-1] == found["best"]
     assert abs(found["best"] - exact) < 0.15

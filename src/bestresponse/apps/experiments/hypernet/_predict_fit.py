@@ -23,6 +23,7 @@ Predict = Callable[[Tensor], Tensor]
 
 _CANDIDATES = 512  # random points where a prediction is looked for its minimum
 _NEARER = (64, 8)  # points beside the best one, and how often, with half the spread each time
+_END = 0.01  # of the learning rate, as a share: what is left of it is noise of the predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Learning:
     """How hypernetworks are trained.
 
     Attributes:
-        lr: of Adam.
+        lr: of Adam, to begin with; it falls to nothing.
         steps: how many.
         samples: of λ in each.
     """
@@ -80,7 +81,7 @@ def hypernetted(
     net = hypernetwork(
         problem, seed, form=response.Affine(), sampling=sampling, samples=learning.samples
     )
-    learn(net, roles[0], learning.lr, learning.steps)
+    learn(net, roles[0], learning.lr, learning.steps, end=_END)
     return lambda points: net.outer_losses(points, *roles[1])
 
 

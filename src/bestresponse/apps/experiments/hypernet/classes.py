@@ -33,17 +33,19 @@ class HypernetClasses(OfFewDecays):
     """The largest."""
     grid: int = 17
     """How many, in equal steps."""
-    start: float = 0.0
+    start: float = 1.5
     """The logarithm of every decay, to begin with, for the hypernetwork."""
     seconds: float = 20.0
     """CPU time for the hypernetwork and for each search."""
     sigma: float = 0.5
     """Spread of the samples around λ."""
-    samples: int = 4
+    samples: int = 16
     """Of λ in a step."""
     lr: float = 1e-3
-    """Of Adam on the hypernetwork."""
-    hyper_lr: float = 1e-2
+    """Of Adam on the hypernetwork's weights at λ."""
+    response_lr: float = 1e-4
+    """Of Adam on its slope."""
+    hyper_lr: float = 3e-2
     """Of Adam on λ."""
     batch: int = 500
     """Validation images in a step on λ."""
@@ -55,7 +57,7 @@ class HypernetClasses(OfFewDecays):
         """Refuse numbers that make no sense."""
         super().check(given)
         _options.check_positive(
-            self, "seconds", "sigma", "samples", "lr", "hyper_lr", "batch"
+            self, "seconds", "sigma", "samples", "lr", "response_lr", "hyper_lr", "batch"
         )  # fmt: skip
         check_logarithms("--start", self.start)
 
@@ -84,8 +86,8 @@ class HypernetClasses(OfFewDecays):
     def _learned(self, roles: Roles, seed: int) -> dict[str, Any]:
         problem = self.problem(roles[0], "class", self.start, seed)
         course = Course(
-            self.seconds, Affine(), self.sigma, self.samples, self.lr, self.lr, self.hyper_lr,
-            self.images, self.batch, seed,
+            self.seconds, Affine(), self.sigma, self.samples, self.lr, self.response_lr,
+            self.hyper_lr, self.images, self.batch, seed,
         )  # fmt: skip
         found = tuned(problem, "hypernetwork", roles, course, self.retraining)
         return found | {"best": problem.log_decays.tolist()}

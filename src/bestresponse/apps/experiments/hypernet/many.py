@@ -42,15 +42,15 @@ class OfManyDecays(OfHypernetworks):
     """Logarithms of the one decay."""
     rank: int = 10
     """Of the hypernetwork."""
-    sigma: float = 0.5
+    sigma: float = 1.0
     """Spread of its samples around λ."""
-    samples: int = 4
+    samples: int = 16
     """Of λ in a step."""
     lr: float = 1e-3
     """Of Adam on the hypernetwork's weights at λ."""
-    response_lr: float = 1e-4
+    response_lr: float = 1e-5
     """Of Adam on its slope."""
-    hyper_lr: float = 1e-2
+    hyper_lr: float = 1e-3
     """Of Adam on λ, with the hypernetwork."""
     batch: int = 100
     """Training images in a step."""
@@ -134,7 +134,7 @@ class HypernetLarge(OfManyDecays):
 
     On MNIST 7,850 decays are tuned by a factorized hypernetwork with 164,860 weights, beside
     implicit and unrolled hypergradients in the same time, and one decay chosen on a grid. Its
-    response has ten directions, and two samples a step say little about thousands.
+    response has ten directions, which see next to nothing of thousands of decays.
     """
 
     verb: ClassVar[str] = "hypernet-large"
@@ -160,6 +160,8 @@ class HypernetDepth(OfManyDecays):
     """Test images, the next ones."""
     start: float = -5.0
     """The logarithm of every decay, to begin with."""
+    samples: int = 4
+    """Of λ in a step."""
     grid: tuple[float, ...] = (-9.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0)
     """Logarithms of the one decay."""
 

@@ -52,10 +52,10 @@ class HypernetPredict(OfFewDecays):
     """Held-out points."""
     iterations: int = 3000
     """Steps of Adam on a hypernetwork."""
-    samples: int = 4
+    samples: int = 10
     """Of λ in each."""
     lr: float = 1e-3
-    """Of Adam on a hypernetwork."""
+    """Of Adam on a hypernetwork, to begin with; it falls to nothing."""
 
     verb: ClassVar[str] = "hypernet-predict"
     title: ClassVar[str] = "Hypernetworks: predicting losses or weights"
