@@ -8,7 +8,7 @@ from torch import nn
 import bestresponse as br
 from bestresponse.apps._examples import Order, stream_seed
 from bestresponse.apps.experiments.stn import _cnn_report as report
-from bestresponse.apps.experiments.stn._classifier import CentredTuned, Fixed, Recipe, Roles
+from bestresponse.apps.experiments.stn._classifier import Fixed, Recipe, Roles, Tuned
 from bestresponse.apps.experiments.stn._image_net import RATES, Span, draw, problem, spans
 
 RECIPE = Recipe(
@@ -68,7 +68,7 @@ def test_a_fixed_run_is_the_plain_step_on_augmented_images(task):
 def test_all_are_read_and_tuned(task):
     within = spans(task.roles.shape)
     hyper = br.hyper.Bounded(**{name: span.spec() for name, span in within.items()})
-    learner = CentredTuned(task, RECIPE, 3, hyper)
+    learner = Tuned(task, RECIPE, 3, hyper)
     before = {name: raw.detach().clone() for name, raw in hyper.raws().items()}
     learner.step()
     learner.tune()

@@ -15,11 +15,11 @@ from bestresponse.apps.experiments._experiment import Experiment, Findings, Puls
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _cnn_report as report
 from bestresponse.apps.experiments.stn._classifier import (
-    CentredTuned,
     Fixed,
     Problem,
     Recipe,
     Roles,
+    Tuned,
 )
 from bestresponse.apps.experiments.stn._course import Learner, Pace, measured
 from bestresponse.apps.experiments.stn._image_net import Span, draw, problem, spans
@@ -31,9 +31,9 @@ class SelfTuningCNN(Experiment):
     """Dropout, cutout and colour jitter of a convolutional network, tuned beside random search.
 
     Four dropout rates, side and number of squares that are cut out (whole numbers), and how far
-    brightness, contrast, saturation and hue are changed, all by one self-tuned run (STN with
-    centred gates). Random search over the same ranges has the same CPU time. Validation images
-    tune, and choose the epoch and the trial; the test decides nothing.
+    brightness, contrast, saturation and hue are changed, all by one self-tuned run (STN).
+    Random search over the same ranges has the same CPU time. Validation images tune, and choose
+    the epoch and the trial; the test decides nothing.
     """
 
     data: str = "digits"
@@ -58,13 +58,13 @@ class SelfTuningCNN(Experiment):
     """Of Adam on the weights."""
     hyper_batch: int = 100
     """Images a validation step."""
-    hyper_lr: float = 0.03
+    hyper_lr: float = 0.05
     """Of Adam on the hyperparameters and the deviations of their perturbations."""
     entropy: float = 0.001
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
-    response_lr: float = 0.002
+    response_lr: float = 0.005
     """Of Adam on the response."""
 
     verb: ClassVar[str] = "stn-cnn"
@@ -106,7 +106,7 @@ class SelfTuningCNN(Experiment):
 
         def tuned() -> Learner:
             hyper = br.hyper.Bounded(**{name: span.spec() for name, span in within.items()})
-            return CentredTuned(task, self._recipe, seed, hyper)
+            return Tuned(task, self._recipe, seed, hyper)
 
         def drawn(trial: int) -> dict[str, float]:
             return draw(within, torch.Generator().manual_seed(stream_seed(seed, f"trial {trial}")))
