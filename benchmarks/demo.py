@@ -21,9 +21,9 @@ import tyro
 from rich.console import Console
 
 from bestresponse._errors import InputError
-from bestresponse.apps._outcome import Outcome
-from bestresponse.apps._rows import LABELS
 from bestresponse.apps.tune import Tune
+from bestresponse.apps.tune._outcome import Outcome
+from bestresponse.apps.tune._rows import LABELS
 
 DEMO = ("--tune", "weights", "--corrupt", "0.4", "--validation", "100")
 _OF_ONE_RUN = {"seed", "out", "overwrite", "resume"}

@@ -74,8 +74,8 @@ def test_help_has_every_setting_with_its_default_and_a_sentence(capsys, field):
     assert entry, f"{flag} is not in the help"
     assert len(entry["words"].split()) >= 5
     if field.default is not None and field.default is not False and field.default != ():
-        told = re.sub(r"\s", "", text[entry.start() :][:500])  # a long default is broken in lines
-        assert f"(default:{field.default})" in told
+        shown = text[entry.start() :][:500].replace(" ", "")  # lines may break within a default
+        assert f"(default:{field.default})".replace(" ", "") in shown
 
 
 def test_help_says_nothing_about_none(capsys):

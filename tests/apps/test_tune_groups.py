@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import bestresponse as br
 from bestresponse.apps import _models
-from bestresponse.apps._groups import GROUPS
-from bestresponse.apps._rows import Bench, make_data
 from bestresponse.apps.tune import Tune
+from bestresponse.apps.tune._groups import GROUPS
+from bestresponse.apps.tune._rows import Bench, make_data
 
 QUICK = dict(steps=30, interval=5, warmup=5, evaluations=3, validation=60, train=100)
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 import bestresponse as br
 from bestresponse.apps import _models
-from bestresponse.apps._rows import make_data
 from bestresponse.apps._run import RunFolder
-from bestresponse.apps._self_tuning_rows import SelfTuningBench
-from bestresponse.apps._session import Session
 from bestresponse.apps.tune import Tune
+from bestresponse.apps.tune._rows import make_data
+from bestresponse.apps.tune._self_tuning_rows import SelfTuningBench
+from bestresponse.apps.tune._session import Session
 
 QUICK = dict(
     method="self-tuning", tune="dropout,decay,augment,label-smoothing",
@@ -197,7 +197,7 @@ def test_a_validation_step_changes_hyperparameters_alone():
 
 def test_a_run_that_was_cut_off_ends_the_same(tmp_path, monkeypatch):
     """Stopped twice while it tunes and once while it refits."""
-    monkeypatch.setattr("bestresponse.apps._session.write_report", lambda *_: None)  # slow
+    monkeypatch.setattr("bestresponse.apps.tune._session.write_report", lambda *_: None)  # slow
     settings = dict(centred=True, refit=True, grid=1)
     whole, _ = run(tmp_path / "whole", **settings)
     asked, stops = [], []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bestresponse._errors import InputError
+from bestresponse.apps import _options
 from bestresponse.apps._networks import Shape, alexnet, check_image, resnet18, resnet44
 from bestresponse.apps._run import absolute
 from bestresponse.apps._user_file import function_in_file, said
@@ -102,6 +103,26 @@ def located(model: str) -> str:
         return model
     path, _, name = model.rpartition(":")
     return f"{absolute(Path(path))}:{name}"
+
+
+def check_resumed(given: set[str], model: str) -> None:
+    """Refuse settings that a run which goes on has already.
+
+    Args:
+        given: the settings that the user gave.
+        model: as they named it.
+    """
+    extra = given - {"resume", "model"}
+    if extra:
+        raise InputError(
+            "--resume continues with the run's own settings; "
+            f"leave {_options.flag(min(extra))} out."
+        )
+    if "model" in given and not is_file(model):
+        raise InputError(
+            "--resume knows the run's model; leave --model out (it is only needed again for "
+            "FILE.py:FACTORY)."
+        )
 
 
 def check_named(saved: str, given: str) -> None:

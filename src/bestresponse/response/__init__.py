@@ -16,7 +16,7 @@ from bestresponse.response._presets import (
     Preset,
 )
 from bestresponse.response._replay import Replay
-from bestresponse.response._sampling import Global, Local, Simplified, Uniform
+from bestresponse.response._sampling import Global, Local, Sampling, Simplified, Uniform
 from bestresponse.response._schedule import Schedule
 from bestresponse.response._self_tuning import SelfTuning
 
@@ -39,6 +39,7 @@ __all__ = [
     "Perturbation",
     "Preset",
     "Replay",
+    "Sampling",
     "Schedule",
     "SelfTuning",
     "Simplified",

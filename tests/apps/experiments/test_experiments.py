@@ -55,6 +55,10 @@ QUICK = {
     "hypernet-depth": [
         "--seconds=0.01", "--retraining-steps=3", "--grid", "-4", "--images=20", "--batch=20",
     ],
+    "hypernet-classes": ["--seconds=0.05", "--retraining-steps=3", "--grid=3"],
+    "hypernet-predict": [
+        "--evaluations", "4", "--pairs=5", "--iterations=3", "--retraining-steps=3", "--grid=3",
+    ],
 }  # fmt: skip
 VERBS = [each.verb for each in EXPERIMENTS]
 JACNETS = [verb for verb in VERBS if verb.startswith("jacnet")]
@@ -63,7 +67,7 @@ OF_IMAGES = ["stn-mlp", "stn-cnn"]
 DRAWN = ["stn-regression"]
 OF_DATA = [verb for verb in VERBS if verb not in JACNETS + OF_TEXT + DRAWN]
 HYPERNETS = [verb for verb in VERBS if verb.startswith("hypernet")]
-ONE_DECAY = ["hypernet-global", "hypernet-local"]
+FEW_DECAYS = ["hypernet-global", "hypernet-local", "hypernet-classes", "hypernet-predict"]
 MANY_DECAYS = ["hypernet-large", "hypernet-depth"]
 OF_ROWS = [verb for verb in OF_DATA if verb not in ("overfit", "split", *OF_IMAGES, *HYPERNETS)]
 
@@ -132,10 +136,13 @@ WRONG = [
     (HYPERNETS, "--images=0", "--images is 0"),
     (HYPERNETS, "--validation=9000", "'digits' has 1797 training examples but [12]0 .* 9000"),
     (HYPERNETS, "--objective=mine", "--objective"),
-    (ONE_DECAY, "--low=5", "--low 5.0 and --high 4.0 are no range of logarithms"),
-    (ONE_DECAY, "--grid=1", "--grid is 1; give 2 or more"),
-    (ONE_DECAY, "--retraining-lr=-1", "--retraining-lr is -1"),
+    (FEW_DECAYS, "--low=9", "--low 9.0 and --high [346].0 are no range of logarithms"),
+    (FEW_DECAYS, "--grid=1", "--grid is 1; give 2 or more"),
+    (FEW_DECAYS, "--retraining-lr=-1", "--retraining-lr is -1"),
     (["hypernet-local"], "--batch=0", "--batch is 0"),
+    (["hypernet-classes"], "--start=30", "--start has 30.0; give logarithms from -20 to 20"),
+    (["hypernet-classes"], "--seconds=0", "--seconds is 0"),
+    (["hypernet-predict"], "--pairs=0", "--pairs is 0"),
     (MANY_DECAYS, "--seconds=0", "--seconds is 0"),
     (MANY_DECAYS, "--start=30", "--start has 30.0; give logarithms from -20 to 20"),
     (MANY_DECAYS, "--rank=0", "--rank is 0"),

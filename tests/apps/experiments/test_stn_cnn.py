@@ -79,7 +79,7 @@ def test_all_are_read_and_tuned(task):
 @pytest.mark.parametrize(("own", "says"), [(0.4, "better than the 0.500"), (0.6, "worse than")])
 def test_the_verdict_says_who_is_better(own, says):
     def run(test, seconds, **more):
-        return {"validation": [1.0], "test": [test], "best": 0, "seconds": seconds, **more}
+        return {"validation": [1.0], "test": test, "best": 0, "seconds": seconds, **more}
 
     trials = [{"seconds": 3.0}, {"seconds": 5.0}]
     found = {"tuned": [run(own, 8.0)], "start": [run(0.7, 4.0)],

@@ -12,6 +12,7 @@ from bestresponse.apps._examples import Order, stream_seed
 from bestresponse.apps.experiments.stn import _mlp_report as mlp_report
 from bestresponse.apps.experiments.stn._classifier import (
     CentredTuned,
+    DeltaTuned,
     Fixed,
     Recipe,
     Replayed,
@@ -89,9 +90,9 @@ def test_a_schedule_holds_what_each_epoch_began_with(task):
     assert found == [0.1, 0.1, 0.2, 0.2]
 
 
-def test_a_centred_step_is_the_sum_of_both_objectives(task):
+def test_a_step_of_delta_is_the_sum_of_both_objectives(task):
     hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
-    learner = CentredTuned(task, RECIPE, 3, hyper)
+    learner = DeltaTuned(task, RECIPE, 3, hyper)
     with torch.no_grad():  # a response that has begun
         for parameter in learner.net.responses():
             parameter.add_(0.1)
@@ -106,7 +107,21 @@ def test_a_centred_step_is_the_sum_of_both_objectives(task):
         torch.testing.assert_close(parameter.grad, grad)
 
 
-@pytest.mark.parametrize("kind", [Tuned, CentredTuned])
+def test_a_step_of_stn_is_the_library_s_training_loss(task):
+    hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
+    learner = Tuned(task, RECIPE, 3, hyper)
+    x, y = task.roles.train
+    rows = Order(len(y), 20, 3, "training").next()
+    torch.manual_seed(7)
+    learner.net.training_loss(F.cross_entropy, x[rows], y[rows]).backward()
+    expected = [parameter.grad.clone() for parameter in learner.net.parameters()]
+    torch.manual_seed(7)
+    learner.step()
+    for parameter, grad in zip(learner.net.parameters(), expected, strict=True):
+        assert torch.equal(parameter.grad, grad)
+
+
+@pytest.mark.parametrize("kind", [Tuned, CentredTuned, DeltaTuned])
 def test_hyperparameters_rest_until_the_warmup_is_over(task, kind):
     hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
     run = course(kind(task, RECIPE, 3, hyper), Pace(epochs=2, warmup=1, interval=2), silent)
@@ -131,8 +146,11 @@ class Counting(Learner):
     def tune(self):
         self.tuned += 1
 
-    def losses(self):
-        return {"validation": next(self._losses), "test": 0.0}
+    def frozen(self):
+        return self.tuned  # the model is what was tuned so far
+
+    def loss(self, model, part):
+        return next(self._losses) if part == "validation" else 10.0 + model
 
 
 def test_the_best_epoch_has_the_lowest_validation_loss():
@@ -140,6 +158,7 @@ def test_the_best_epoch_has_the_lowest_validation_loss():
     run = course(learner, Pace(epochs=3, warmup=1, interval=2), silent)
     assert (learner.trained, learner.tuned) == (15, 4)  # steps 2 and 4 of two epochs
     assert run["best"] == 1 and run["whole"] and run["validation"] == [3.0, 1.0, 2.0]
+    assert run["test"] == 12  # of the model after the second epoch
 
 
 def test_a_run_ends_when_its_time_is_up():
@@ -178,21 +197,22 @@ def made_up(validation, test, seconds, **where):
 def test_the_headline_is_computed_from_the_parts():
     def tuned(method, start, end, seconds):
         values = dict.fromkeys(RATES, [start] + 4 * [0.0] + [end])
-        own = made_up([0.5, 0.3, 0.4], [0.6, 0.35, 0.2], seconds)
+        own = made_up([0.5, 0.3, 0.4], 0.35, seconds)
         return own | {"seed": 0, "method": method, "start": start, "values": values}
 
     found = {
         "tuned": [tuned("stn", 0.05, 0.2, 8.0), tuned("stn", 0.5, 0.25, 10.0),
                   tuned("delta", 0.05, 0.1, 12.0), tuned("delta", 0.5, 0.3, 12.0)],
-        "fixed": [made_up([0.6, 0.5], [0.1, 0.7], 3.0, seed=0, rate=0.0),
-                  made_up([0.4, 0.6], [0.45, 0.9], 5.0, seed=0, rate=0.1)],
-        "replayed": [made_up([0.2], [0.25], 4.0, seed=0, method=m) for m in ("stn", "delta")],
+        "fixed": [made_up([0.6, 0.5], 0.7, 3.0, seed=0, rate=0.0),
+                  made_up([0.4, 0.6], 0.45, 5.0, seed=0, rate=0.1)],
+        "replayed": [made_up([0.2], 0.25, 4.0, seed=0, method=m) for m in ("stn", "delta")],
     }  # fmt: skip
     assert plateau(found["tuned"][0]) == dict.fromkeys(RATES, 0.2)
     figures = mlp_report.headline(found)
-    assert figures["time_ratio_stn"] == 9 / 4 and figures["time_ratio"] == 3
+    assert figures["time_ratio"] == 9 / 4 and figures["time_ratio_delta"] == 3
     assert figures["test_loss"] == 0.35 and figures["best_grid_test_loss"] == 0.45
     assert figures["best_grid_validation_loss"] == 0.4
-    assert figures["largest_gap_stn"] == pytest.approx(0.05) and figures["gaps_within_0.1_stn"] == 1
-    assert figures["largest_gap"] == pytest.approx(0.2) and figures["gaps_within_0.1"] == 0
+    assert figures["largest_gap"] == pytest.approx(0.05)
+    assert figures["largest_gap_delta"] == pytest.approx(0.2)
+    assert (figures["gaps_within_0.1"], figures["gaps_within_0.1_delta"]) == (1, 0)
     assert "Δ-STN 0.3000 in 3.00 times" in mlp_report.verdict(found, figures)

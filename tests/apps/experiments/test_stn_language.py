@@ -33,7 +33,7 @@ from bestresponse.data import Text
 
 RECIPE = WordRecipe(
     width=5, layers=1, batch=3, window=4, lr=0.01, hyper_batch=3, hyper_lr=0.05, entropy=1e-3,
-    sigma=0.5,
+    sigma=0.5, response_lr=0.01,
 )  # fmt: skip
 PACE = Pace(epochs=2, warmup=0, interval=1)
 
@@ -129,6 +129,23 @@ def test_all_seven_are_tuned_and_shared_where_they_must_be(text):
     assert one == {"embedding", "weight", *PENALTIES}
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_frozen_model_is_the_network_as_it_is(text, centred):
+    ends = dict.fromkeys(RATES, 1.0) | dict.fromkeys(PENALTIES, math.inf)
+    hyper = br.hyper.Bounded(**{name: (0.0, end, 0.1) for name, end in ends.items()})
+    recipe = WordRecipe(**{**vars(RECIPE), "layers": 2})
+    learner = TunedWords(text, recipe, 3, hyper, centred=centred)
+    for _ in range(3):
+        learner.step()
+        learner.tune()
+    words = text.test[:12].view(4, 3)
+    state = learner.frozen().start(3)
+    own, frozen = learner.net.eval()(words, state), learner.frozen()(words, state)
+    torch.testing.assert_close(own.logits, frozen.logits)
+    table = dict(learner.frozen().named_parameters())["table"]
+    assert torch.equal(table, dict(learner.net.named_parameters())["model.table"])
+
+
 def test_draws_are_repeatable_and_in_their_ranges():
     found = [draw(0, trial) for trial in range(200)]
     assert found[3] == draw(0, 3) != found[4]
@@ -145,11 +162,11 @@ def test_the_headline_is_computed_from_the_parts():
         return {"seed": 0, **where, **own}
 
     found = {
-        "fixed": [run([4.0, 5.0], [4.5, 4.4], 2.0, rate=0.0), run([3.0], [3.5], 4.0, rate=0.5)],
-        "tuned": [run([3.0, 2.0], [9.0, 2.5], 9.0)],
-        "seven": [run([1.0], [1.5], 20.0)],
-        "search": [run([1.0], [2.0], 5.0, trials=[{"seconds": 5.0}, {"seconds": 15.0}])],
-        **{kind: [run([2.0], [3.0], 4.0)] for kind in report.TIMETABLES},
+        "fixed": [run([4.0, 5.0], 4.5, 2.0, rate=0.0), run([3.0], 3.5, 4.0, rate=0.5)],
+        "tuned": [run([3.0, 2.0], 2.5, 9.0)],
+        "seven": [run([1.0], 1.5, 20.0)],
+        "search": [run([1.0], 2.0, 5.0, trials=[{"seconds": 5.0}, {"seconds": 15.0}])],
+        **{kind: [run([2.0], 3.0, 4.0)] for kind in report.TIMETABLES},
     }
     figures = report.headline(found)
     assert figures["test_loss"] == 2.5 and figures["best_grid_test_loss"] == 3.5

@@ -115,7 +115,7 @@ class Distill:
         """Refuse settings that make no sense, and given ones that have no effect."""
         given = _options.changed(self) if given is None else given
         if self.resume is not None:
-            return self._check_resume(given)
+            return _models.check_resumed(given, self.model)
         mode = self.resolved_mode
         if self.mode is not None:
             _options.check_choice(self, "mode", ("implicit", "unroll"))
@@ -141,19 +141,6 @@ class Distill:
         most = 8 * (os.cpu_count() or 1)
         if self.threads is not None and self.threads > most:
             raise InputError(f"--threads {self.threads} is too many for this machine; use {most}.")
-
-    def _check_resume(self, given: set[str]) -> None:
-        extra = given - {"resume", "model"}
-        if extra:
-            raise InputError(
-                "--resume continues with the run's own settings; "
-                f"leave {_options.flag(min(extra))} out."
-            )
-        if "model" in given and not _models.is_file(self.model):
-            raise InputError(
-                "--resume knows the run's model; leave --model out (it is only needed again "
-                "for FILE.py:FACTORY)."
-            )
 
     def run(self, console: Console | None = None) -> Outcome | None:
         """Distill, write the run folder, and say what was found.

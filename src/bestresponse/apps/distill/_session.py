@@ -15,12 +15,12 @@ from bestresponse.apps import _models, _options
 from bestresponse.apps._interrupt import listening
 from bestresponse.apps._progress import reporting
 from bestresponse.apps._run import RESULT_FILE, RunFolder, shown
-from bestresponse.apps._session import fingerprint
 from bestresponse.apps.distill._files import files
 from bestresponse.apps.distill._keeper import Keeper
 from bestresponse.apps.distill._outcome import Distillation, Distiller, Outcome, measure
 from bestresponse.apps.distill._problem import make_problem, roles
 from bestresponse.apps.distill._report import report
+from bestresponse.apps.tune._session import fingerprint
 from bestresponse.data import Dataset
 
 _SETTINGS, _ROLES = "settings.json", "splits.json"

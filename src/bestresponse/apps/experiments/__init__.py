@@ -2,9 +2,11 @@
 
 from bestresponse.apps.experiments._experiment import Experiment
 from bestresponse.apps.experiments.cleaning import DataCleaning
+from bestresponse.apps.experiments.hypernet.classes import HypernetClasses
 from bestresponse.apps.experiments.hypernet.global_curve import HypernetGlobal
 from bestresponse.apps.experiments.hypernet.local import HypernetLocal
 from bestresponse.apps.experiments.hypernet.many import HypernetDepth, HypernetLarge
+from bestresponse.apps.experiments.hypernet.predict import HypernetPredict
 from bestresponse.apps.experiments.inverse.comparison import InverseComparison
 from bestresponse.apps.experiments.inverse.hessian_picture import HessianPicture
 from bestresponse.apps.experiments.inverse.unroll_versus_implicit import UnrollVersusImplicit
@@ -42,4 +44,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     HypernetLocal,
     HypernetLarge,
     HypernetDepth,
+    HypernetClasses,
+    HypernetPredict,
 )

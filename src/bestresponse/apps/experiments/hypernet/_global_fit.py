@@ -64,13 +64,17 @@ def learned(
     }
 
 
-def learn(net: br.response.HyperNetwork, train: Rows, lr: float, steps: int) -> None:
-    """Adam on the hypernetwork's weights alone."""
+def learn(
+    net: br.response.HyperNetwork, train: Rows, lr: float, steps: int, end: float = 1.0
+) -> None:
+    """Adam on the hypernetwork's weights alone; the rate goes linearly to the share `end`."""
     adam = torch.optim.Adam(net.parameters(), lr=lr)
+    rate = torch.optim.lr_scheduler.LinearLR(adam, 1.0, end, total_iters=steps)
     for _ in range(steps):
         adam.zero_grad()
         net.inner_loss(*train).backward()
         adam.step()
+        rate.step()
 
 
 def descended(problem: Elementary, net: br.response.HyperNetwork, held: Rows) -> float:

@@ -1,4 +1,4 @@
-"""One decay per weight: a factorized hypernetwork, hypergradients, and one decay for all."""
+"""Many decays tuned by a hypernetwork around them, and by hypergradients, in the same time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Course:
 
     Attributes:
         seconds: of CPU time, for each way.
-        rank: of the hypernetwork.
+        form: of the hypernetwork.
         sigma: spread of its samples.
         samples: of λ a step.
         lr: of Adam on its last bias, the weights at λ.
@@ -44,7 +44,7 @@ class Course:
     """
 
     seconds: float
-    rank: int
+    form: br.response.Affine | br.response.Factorized
     sigma: float
     samples: int
     lr: float
@@ -75,14 +75,13 @@ class Tuner(ABC):
 
 
 class Learned(Tuner):
-    """A factorized hypernetwork around λ."""
+    """A hypernetwork around λ."""
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        form, spread = br.response.Factorized(self.course.rank), self.course.sigma
         self.net = hypernetwork(
-            self.problem, self.course.seed, form=form, samples=self.course.samples,
-            sampling=br.response.Local(spread),
+            self.problem, self.course.seed, form=self.course.form, samples=self.course.samples,
+            sampling=br.response.Local(self.course.sigma),
         )  # fmt: skip
         at_point = self.net.network[-1].bias
         slope = [leaf for leaf in self.net.parameters() if leaf is not at_point]

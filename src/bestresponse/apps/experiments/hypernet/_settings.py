@@ -56,8 +56,8 @@ class OfHypernetworks(Experiment):
 
 
 @dataclass(frozen=True)
-class OfOneDecay(OfHypernetworks):
-    """A linear model with one decay, for which cross-validation on a grid is the friend."""
+class OfFewDecays(OfHypernetworks):
+    """A linear model with so few decays that weights can be trained at many values of them."""
 
     low: float = -2.0
     """The smallest logarithm λ of a decay for cross-validation."""
@@ -92,9 +92,9 @@ class OfOneDecay(OfHypernetworks):
         """How weights are trained at one value."""
         return Retraining(self.retraining_lr, self.retraining_steps)
 
-    def cross_validated(self, roles: Roles, seed: int) -> dict[str, Any]:
-        """Of one seed."""
-        problem = self.problem(roles[0], "model", 0.0, seed)
+    def cross_validated(self, roles: Roles, seed: int, per: Per = "model") -> dict[str, Any]:
+        """Of one seed; the same value for all decays."""
+        problem = self.problem(roles[0], per, 0.0, seed)
         return cross_validated(problem, self.values, self.retraining, roles)
 
 
@@ -104,3 +104,10 @@ def hypernetwork(problem: Elementary, seed: int, **settings: Any) -> br.response
         problem.model, problem.decays, problem.inner, problem.outer,
         seed=stream_seed(seed, "hypernetwork"), **settings,
     )  # fmt: skip
+
+
+def check_logarithms(flag: str, *values: float) -> None:
+    """Refuse decays out of this world."""
+    for value in values:
+        if not -FAR <= value <= FAR:
+            raise InputError(f"{flag} has {value}; give logarithms from -{FAR} to {FAR}.")

@@ -13,13 +13,13 @@ from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.hypernet import _global_report as report
 from bestresponse.apps.experiments.hypernet._data import Roles
 from bestresponse.apps.experiments.hypernet._global_fit import learned
-from bestresponse.apps.experiments.hypernet._settings import OfOneDecay, hypernetwork
+from bestresponse.apps.experiments.hypernet._settings import OfFewDecays, hypernetwork
 
 PRESETS = {"code": response.CODE_GLOBAL, "paper": response.PAPER_GLOBAL}
 
 
 @dataclass(frozen=True)
-class HypernetGlobal(OfOneDecay):
+class HypernetGlobal(OfFewDecays):
     """One decay: the validation curve of a hypernetwork, beside that of cross-validation.
 
     A network with one hidden layer of 50 learns the weights of a linear model for every decay of

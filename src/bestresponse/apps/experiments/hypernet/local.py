@@ -13,11 +13,11 @@ from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.hypernet import _local_report as report
 from bestresponse.apps.experiments.hypernet._data import Roles
 from bestresponse.apps.experiments.hypernet._local_fit import VARIANTS, Pace, followed
-from bestresponse.apps.experiments.hypernet._settings import FAR, OfOneDecay
+from bestresponse.apps.experiments.hypernet._settings import OfFewDecays, check_logarithms
 
 
 @dataclass(frozen=True)
-class HypernetLocal(OfOneDecay):
+class HypernetLocal(OfFewDecays):
     """One decay: a linear hypernetwork learned around λ, which moves along with it.
 
     From both sides, with three spreads of the samples: the default, the paper's σ² = 10⁻⁵, and
@@ -45,9 +45,7 @@ class HypernetLocal(OfOneDecay):
         _options.check_positive(self, "iterations", "lr", "hyper_lr", "batch")
         if not self.starts or len(set(self.starts)) < len(self.starts):
             raise InputError("--starts is empty or has a value twice; give different ones.")
-        for start in self.starts:
-            if not -FAR <= start <= FAR:
-                raise InputError(f"--starts has {start}; give logarithms from -{FAR} to {FAR}.")
+        check_logarithms("--starts", *self.starts)
 
     @property
     def steps(self) -> int:

@@ -17,7 +17,8 @@ from bestresponse.apps.experiments.hypernet._data import Roles
 from bestresponse.apps.experiments.hypernet._many_fit import WAYS, Course, tuned
 from bestresponse.apps.experiments.hypernet._problem import Elementary, Objective
 from bestresponse.apps.experiments.hypernet._retrain import Retraining, cross_validated
-from bestresponse.apps.experiments.hypernet._settings import FAR, OfHypernetworks
+from bestresponse.apps.experiments.hypernet._settings import OfHypernetworks, check_logarithms
+from bestresponse.response import Factorized
 
 _PUBLISHED = {"linear": "0.434", "one hidden layer": "0.157", "two hidden layers": "0.206"}
 
@@ -41,15 +42,15 @@ class OfManyDecays(OfHypernetworks):
     """Logarithms of the one decay."""
     rank: int = 10
     """Of the hypernetwork."""
-    sigma: float = 0.5
+    sigma: float = 1.0
     """Spread of its samples around λ."""
-    samples: int = 4
+    samples: int = 16
     """Of λ in a step."""
     lr: float = 1e-3
     """Of Adam on the hypernetwork's weights at λ."""
-    response_lr: float = 1e-4
+    response_lr: float = 1e-5
     """Of Adam on its slope."""
-    hyper_lr: float = 1e-2
+    hyper_lr: float = 1e-3
     """Of Adam on λ, with the hypernetwork."""
     batch: int = 100
     """Training images in a step."""
@@ -71,9 +72,8 @@ class OfManyDecays(OfHypernetworks):
         )  # fmt: skip
         if not self.grid or len(set(self.grid)) < len(self.grid):
             raise InputError("--grid is empty or has a value twice; give different ones.")
-        for flag, value in [("--start", self.start), *(("--grid", value) for value in self.grid)]:
-            if not -FAR <= value <= FAR:
-                raise InputError(f"{flag} has {value}; give logarithms from -{FAR} to {FAR}.")
+        check_logarithms("--start", self.start)
+        check_logarithms("--grid", *self.grid)
 
     @property
     def steps(self) -> int:
@@ -121,9 +121,10 @@ class OfManyDecays(OfHypernetworks):
         return Retraining(steps=self.retraining_steps, batch=self.batch)
 
     def _course(self, seed: int) -> Course:
+        form = Factorized(self.rank)
         return Course(
-            self.seconds, self.rank, self.sigma, self.samples, self.lr, self.response_lr,
-            self.hyper_lr, self.batch, self.hyper_batch, seed,
+            self.seconds, form, self.sigma, self.samples, self.lr, self.response_lr, self.hyper_lr,
+            self.batch, self.hyper_batch, seed,
         )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ class HypernetLarge(OfManyDecays):
 
     On MNIST 7,850 decays are tuned by a factorized hypernetwork with 164,860 weights, beside
     implicit and unrolled hypergradients in the same time, and one decay chosen on a grid. Its
-    response has ten directions, and two samples a step say little about thousands.
+    response has ten directions, which see next to nothing of thousands of decays.
     """
 
     verb: ClassVar[str] = "hypernet-large"
@@ -159,6 +160,8 @@ class HypernetDepth(OfManyDecays):
     """Test images, the next ones."""
     start: float = -5.0
     """The logarithm of every decay, to begin with."""
+    samples: int = 4
+    """Of λ in a step."""
     grid: tuple[float, ...] = (-9.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0)
     """Logarithms of the one decay."""
 

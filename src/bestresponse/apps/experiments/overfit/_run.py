@@ -16,7 +16,7 @@ from bestresponse.apps import _models
 from bestresponse.apps._examples import Examples, stream_seed
 from bestresponse.apps._networks import Shape, alexnet, resnet18, resnet44, wide_mlp
 from bestresponse.apps._training import Training, score
-from bestresponse.apps._tuning import Schedule, Tuner
+from bestresponse.apps.tune._tuning import Schedule, Tuner
 from bestresponse.data import Dataset, split
 
 ENOUGH = 0.999

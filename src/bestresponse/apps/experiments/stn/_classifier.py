@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Recipe:
         hyper_lr: of Adam on hyperparameters and scales.
         entropy: weight of the perturbations' entropy.
         sigma: initial deviation of the perturbations.
-        response_lr: of Adam on the response of a centred network.
+        response_lr: of Adam on the response.
         response_interval: training steps of the weights to one of its response.
     """
 
@@ -113,11 +114,14 @@ class Classifier(Learner):
         """The last, smaller batch is left out."""
         return self._order.count // self._order.batch_size
 
-    def losses(self) -> dict[str, float]:
-        """Mean cross-entropy of the parts."""
+    def frozen(self) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(self.model)
+
+    def loss(self, model: nn.Module, part: str) -> float:
+        """Mean cross-entropy."""
         roles = self.problem.roles
-        parts = {"validation": roles.validation, "test": roles.test}
-        return {name: mean_loss(self.model, *part) for name, part in parts.items()}
+        return mean_loss(model, *(roles.test if part == "test" else roles.validation))
 
     def batch(self) -> Batch:
         """The next one of the training examples."""
@@ -215,7 +219,8 @@ class Tuned(Classifier):
         """The loss under perturbation, in all weights."""
         x, y = self.batch()
         self._optimizer.zero_grad()
-        self.net.training_loss(F.cross_entropy, x, y, augment=self.problem.augment).backward()
+        with self.net.perturbed(len(x)) as drawn:
+            F.cross_entropy(self.net(self.problem.augment(x, drawn)), y).backward()
         self._optimizer.step()
 
     def tune(self) -> None:
@@ -228,14 +233,26 @@ class Tuned(Classifier):
         ).backward()
         self._hypers.step()
 
+    def frozen(self) -> nn.Module:
+        """A plain model at the hyperparameters as they are."""
+        return self.net.freeze()
+
     def _groups(self) -> list[dict[str, object]]:
-        return [{"params": list(self.net.parameters()), "lr": self.recipe.lr}]
+        return [
+            {"params": self.net.elementary(), "lr": self.recipe.lr},
+            {"params": self.net.responses(), "lr": self.recipe.response_lr},
+        ]
 
 
 class CentredTuned(Tuned):
-    """Δ-STN: the weights' own loss each step, the response's each few steps."""
+    """STN with centred gates: still one loss, in which the plain weights are those at λ."""
 
     centred = True
+
+
+class DeltaTuned(CentredTuned):
+    """Δ-STN: the weights' own loss each step, the response's each few steps."""
+
     _steps = 0
 
     def step(self) -> None:
@@ -250,12 +267,6 @@ class CentredTuned(Tuned):
                 outputs = self.net.linearized(self.problem.augment(x, drawn))
                 F.cross_entropy(outputs, y).backward()
         self._optimizer.step()
-
-    def _groups(self) -> list[dict[str, object]]:
-        return [
-            {"params": self.net.elementary(), "lr": self.recipe.lr},
-            {"params": self.net.responses(), "lr": self.recipe.response_lr},
-        ]
 
 
 def mean_loss(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -9,6 +9,7 @@ from bestresponse.apps.experiments.stn import _pictures as pictures
 from bestresponse.apps.experiments.stn._runs import (
     PARTS,
     Runs,
+    at_best,
     mean_loss,
     plateau,
     shown,
@@ -94,7 +95,7 @@ def _values(found: Found) -> str:
     names = list(found["tuned"][0]["values"])
     rows = [
         [f"tuned, seed {run['seed']}", *(f"{value:.2g}" for value in plateau(run).values()),
-         *(f"{run[part][run['best']]:.3f}" for part in PARTS), f"{run['seconds']:.0f}"]
+         *(f"{at_best(run, part):.3f}" for part in PARTS), f"{run['seconds']:.0f}"]
         for run in found["tuned"]
     ]  # fmt: skip
     rows += [

@@ -10,7 +10,7 @@ from time import process_time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import bestresponse as br
 from bestresponse.apps.experiments._experiment import Pulse
@@ -50,8 +50,12 @@ class Learner(ABC):
         """One validation step."""
 
     @abstractmethod
-    def losses(self) -> dict[str, float]:
-        """Mean losses on the parts `validation` and `test`, in eval mode."""
+    def frozen(self) -> nn.Module:
+        """A copy of the model as it is, without responses."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, part: str) -> float:
+        """Its mean loss on the part `validation` or `test`, in eval mode."""
 
 
 def course(
@@ -60,23 +64,27 @@ def course(
     """Train to the end, or until `limit` CPU seconds are spent.
 
     Returns:
-        Ready for JSON: `validation` and `test`, losses after each epoch; `best`, the epoch with
-        the lowest validation loss, counted from 0; `seconds` of CPU time, without those of the
-        losses; `whole`, whether the end was reached; of what is tuned, `values` and `sigma` by
-        hyperparameter and `response` by layer, before the first epoch and after each.
+        Ready for JSON: `validation`, losses after each epoch; `best`, the epoch where it is
+        lowest, counted from 0, and `test`, the loss of the model from there; `seconds` of CPU
+        time, without those of the losses; `whole`, whether the end was reached; of what is tuned,
+        `values` and `sigma` by hyperparameter and `response` by layer, before the first epoch and
+        after each.
     """
-    found: dict[str, Any] = {"validation": [], "test": [], "seconds": 0.0}
+    found: dict[str, Any] = {"validation": [], "seconds": 0.0}
     _note(learner.net, found)
-    for epoch in range(1, pace.epochs + 1):
-        tuned = epoch > pace.warmup
-        found["seconds"] += _epoch(learner, pace.interval if tuned else 0, limit - found["seconds"])
-        for part, loss in learner.losses().items():
-            found[part].append(_finite(loss, epoch))
+    for epoch in range(pace.epochs):
+        interval = pace.interval if epoch >= pace.warmup else 0
+        found["seconds"] += _epoch(learner, interval, limit - found["seconds"])
+        model = learner.frozen()
+        loss = _finite(learner.loss(model, "validation"), epoch)
+        found["validation"].append(loss)
+        if loss <= min(found["validation"]):
+            found["best"], best = epoch, model
         _note(learner.net, found)
-        say(f"epoch {epoch}, validation loss {found['validation'][-1]:.4f}")
+        say(f"epoch {epoch + 1}, validation loss {loss:.4f}")
         if found["seconds"] >= limit:
             break
-    found["best"] = min(range(len(found["validation"])), key=found["validation"].__getitem__)
+    found["test"] = _finite(learner.loss(best, "test"), found["best"])
     found["whole"] = found["seconds"] < limit
     return found
 
@@ -133,5 +141,5 @@ def _note(net: br.response.SelfTuning | None, found: dict[str, Any]) -> None:
 
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
-        raise br.SolveError(br.Result.nonfinite, f"(validation or test loss after epoch {epoch})")
+        raise br.SolveError(br.Result.nonfinite, f"(loss after epoch {epoch + 1})")
     return loss

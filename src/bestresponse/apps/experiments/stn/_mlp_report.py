@@ -29,7 +29,7 @@ Found = Mapping[str, Runs]
 def headline(found: Found) -> dict[str, float | None]:
     """Losses, costs, and how far rates from different starts end from each other."""
     figures: dict[str, float | None] = {}
-    for method, end in (("delta", ""), ("stn", "_stn")):
+    for method, end in (("stn", ""), ("delta", "_delta")):
         own = of(found["tuned"], method=method)
         figures[f"test_loss{end}"] = mean_loss(own, "test")
         figures[f"validation_loss{end}"] = mean_loss(own, "validation")
@@ -60,7 +60,7 @@ def verdict(found: Found, figures: Mapping[str, float | None]) -> str:
     """The sentence."""
     grid = figures["best_grid_validation_loss"]
     parts = [f"The best of {len(_rates(found))} fixed rates has a validation loss of {grid:.4f}"]
-    for words, end in (("STN", "_stn"), ("Δ-STN", "")):
+    for words, end in (("STN", ""), ("Δ-STN", "_delta")):
         loss, ratio, gap = (
             figures[f"{name}{end}"] for name in ("validation_loss", "time_ratio", "largest_gap")
         )

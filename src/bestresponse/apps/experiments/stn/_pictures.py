@@ -45,16 +45,16 @@ def spread(groups: Groups) -> str:
     return _html.section("Perturbation and response", text, picture)
 
 
-def curves(groups: Groups, what: str, text: str, part: str = "validation") -> str:
-    """Losses over the epochs; a dot where each is lowest."""
+def curves(groups: Groups, what: str, text: str) -> str:
+    """Validation losses over the epochs; a dot where each is lowest."""
     figure, (axes,) = _figures.panels(1, height=3.8)
-    _lines(axes, groups, lambda run: run[part], first=1, dots=True)
+    _lines(axes, groups, lambda run: run["validation"], first=1, dots=True)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", labelsize=8)
-    _figures.finish(axes, f"{part} {what}", "epoch", what)
-    picture = _html.picture(_figures.to_uri(figure), f"{part} {what} over the epochs")
+    _figures.finish(axes, f"validation {what}", "epoch", what)
+    picture = _html.picture(_figures.to_uri(figure), f"validation {what} over the epochs")
     return _html.section("Validation curves", text, picture)
 
 

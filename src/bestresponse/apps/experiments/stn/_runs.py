@@ -12,8 +12,8 @@ PARTS = ("validation", "test")
 
 
 def at_best(run: Mapping[str, Any], part: str) -> float:
-    """A loss after the epoch with the lowest validation loss."""
-    loss: float = run[part][run["best"]]
+    """The loss of the model from the epoch with the lowest validation loss."""
+    loss: float = run["test"] if part == "test" else run["validation"][run["best"]]
     return loss
 
 

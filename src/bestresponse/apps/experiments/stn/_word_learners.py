@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class WordRecipe:
         hyper_lr: of Adam on hyperparameters and scales.
         entropy: weight of the perturbations' entropy.
         sigma: initial deviation of the perturbations.
+        response_lr: of Adam on the response.
     """
 
     width: int
@@ -69,6 +71,7 @@ class WordRecipe:
     hyper_lr: float
     entropy: float
     sigma: float
+    response_lr: float
 
 
 class WordLearner(Learner):
@@ -86,7 +89,7 @@ class WordLearner(Learner):
         self._plain = WordModel(len(text.vocabulary), recipe.width, recipe.layers)
         self._reader = Reader(text.train, recipe.batch, recipe.window, self._plain)
         self.model = self._prepared()
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr)
+        self._optimizer = torch.optim.Adam(self._groups())
         torch.manual_seed(stream_seed(seed, "dropout"))
 
     @property
@@ -104,10 +107,18 @@ class WordLearner(Learner):
         self._optimizer.step()
         self._reader.keep(reading.state)
 
-    def losses(self) -> dict[str, float]:
+    def frozen(self) -> nn.Module:
+        """A copy."""
+        return copy.deepcopy(self.model)
+
+    def loss(self, model: nn.Module, part: str) -> float:
         """Mean cross-entropy a word."""
-        parts = {"validation": self.text.validation, "test": self.text.test}
-        return {name: mean_word_loss(self.model, p, self._plain) for name, p in parts.items()}
+        words = self.text.test if part == "test" else self.text.validation
+        return mean_word_loss(model, words, self._plain)
+
+    def _groups(self) -> list[dict[str, object]]:
+        """What Adam steps, and how fast."""
+        return [{"params": list(self.model.parameters()), "lr": self.recipe.lr}]
 
     @abstractmethod
     def _prepared(self) -> nn.Module:
@@ -159,19 +170,28 @@ class ReplayedWords(WordLearner):
 
 
 class TunedWords(WordLearner):
-    """STN, with a draw for each column of text.
+    """STN, with a draw for each column of text and one loss under perturbation.
 
     Args:
         text: in three parts.
         recipe: of the training.
         seed: of weights, masks and perturbations.
         hyper: the hyperparameters at their start, any of `RATES` and `PENALTIES`.
+        centred: feed the gates the perturbation alone.
     """
 
     net: br.response.SelfTuning
 
-    def __init__(self, text: Text, recipe: WordRecipe, seed: int, hyper: br.hyper.Bounded) -> None:
-        self._hyper = hyper
+    def __init__(
+        self,
+        text: Text,
+        recipe: WordRecipe,
+        seed: int,
+        hyper: br.hyper.Bounded,
+        *,
+        centred: bool = False,
+    ) -> None:
+        self._hyper, self._centred = hyper, centred
         super().__init__(text, recipe, seed)
         tuned = [*hyper.parameters(), *self.net.scales.parameters()]
         self._hypers = torch.optim.Adam(tuned, lr=recipe.hyper_lr)
@@ -183,14 +203,25 @@ class TunedWords(WordLearner):
         shared: Sequence[str] = [name for name in names if name in _SHARED]
         rates = dropout(names, self.recipe.layers)
         self.net = br.response.SelfTuning(
-            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1
-        )
+            self._plain, self._hyper, rates, sigma=self.recipe.sigma, shared=shared, batch_dim=1,
+            centred=self._centred,
+        )  # fmt: skip
         return self.net
 
     def _loss(self, words: Tensor, targets: Tensor, state: object) -> tuple[Reading, Tensor]:
         with self.net.perturbed(words.shape[1]) as drawn:
             reading = self.net(words, state)
             return reading, word_loss(reading, targets) + penalty(reading, drawn)
+
+    def _groups(self) -> list[dict[str, object]]:
+        return [
+            {"params": self.net.elementary(), "lr": self.recipe.lr},
+            {"params": self.net.responses(), "lr": self.recipe.response_lr},
+        ]
+
+    def frozen(self) -> nn.Module:
+        """A plain model at the hyperparameters as they are."""
+        return self.net.freeze()
 
     def tune(self) -> None:
         """Follow the response on a window of the validation part, without any penalty."""

@@ -38,6 +38,9 @@ class Reading(NamedTuple):
 class WordModel(nn.Module):
     """Embedding, LSTM layers, and a decoder that shares the embedding's own table.
 
+    Each layer but the first adds to what is below it: without that, two layers learn nothing but
+    the frequencies of words for many epochs.
+
     Args:
         words: of the vocabulary.
         width: units of the embedding and of each layer.
@@ -46,8 +49,9 @@ class WordModel(nn.Module):
 
     def __init__(self, words: int, width: int, layers: int) -> None:
         super().__init__()
-        self.embedding: nn.Module = nn.Embedding(words, width)
-        nn.init.uniform_(self._table, -_SPREAD, _SPREAD)
+        self.embedding = nn.Embedding(words, width)
+        nn.init.uniform_(self.embedding.weight, -_SPREAD, _SPREAD)
+        self.table = self.embedding.weight  # as it is, when the embedding responds
         self.layers = nn.ModuleList(nn.LSTM(width, width) for _ in range(layers))
         self.input = br.response.Dropout(dims_shared=(0,))
         self.hidden = nn.ModuleList(
@@ -56,26 +60,20 @@ class WordModel(nn.Module):
         self.output = br.response.Dropout(dims_shared=(0,))
         self.bias = nn.Parameter(torch.zeros(words))
 
-    @property
-    def _table(self) -> Tensor:
-        """The elementary one: as converted layers keep it, the decoder does not respond."""
-        table = getattr(self.embedding, "plain", self.embedding).weight
-        assert isinstance(table, Tensor)
-        return table
-
     def start(self, count: int) -> State:
         """The state before the first word of each of so many columns."""
-        zeros = self._table.new_zeros(1, count, self._table.shape[1])
+        zeros = self.table.new_zeros(1, count, self.table.shape[1])
         return [(zeros, zeros) for _ in self.layers]
 
     def forward(self, words: Tensor, state: State) -> Reading:
         """Read a window, int64 (time, columns)."""
         raw, after = self.input(self.embedding(words)), list[tuple[Tensor, Tensor]]()
         for i, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
-            raw, (h, c) = layer(self.hidden[i - 1](raw) if i else raw, before)
+            read, (h, c) = layer(self.hidden[i - 1](raw) if i else raw, before)
+            raw = raw + read if i else read
             after.append((h.detach(), c.detach()))
         dropped = self.output(raw)
-        return Reading(F.linear(dropped, self._table, self.bias), raw, dropped, after)
+        return Reading(F.linear(dropped, self.table, self.bias), raw, dropped, after)
 
 
 def dropout(rates: Iterator[str] | tuple[str, ...], layers: int) -> dict[str, str]:

@@ -14,7 +14,13 @@ from bestresponse.apps._examples import stream_seed
 from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _cnn_report as report
-from bestresponse.apps.experiments.stn._classifier import Fixed, Problem, Recipe, Roles, Tuned
+from bestresponse.apps.experiments.stn._classifier import (
+    Fixed,
+    Problem,
+    Recipe,
+    Roles,
+    Tuned,
+)
 from bestresponse.apps.experiments.stn._course import Learner, Pace, measured
 from bestresponse.apps.experiments.stn._image_net import Span, draw, problem, spans
 from bestresponse.apps.experiments.stn._search import searched
@@ -25,9 +31,9 @@ class SelfTuningCNN(Experiment):
     """Dropout, cutout and colour jitter of a convolutional network, tuned beside random search.
 
     Four dropout rates, side and number of squares that are cut out (whole numbers), and how far
-    brightness, contrast, saturation and hue are changed, all by one self-tuned run (STN). Random
-    search over the same ranges has the same CPU time. Validation images tune, and choose the
-    epoch and the trial; the test decides nothing.
+    brightness, contrast, saturation and hue are changed, all by one self-tuned run (STN).
+    Random search over the same ranges has the same CPU time. Validation images tune, and choose
+    the epoch and the trial; the test decides nothing.
     """
 
     data: str = "digits"
@@ -52,12 +58,14 @@ class SelfTuningCNN(Experiment):
     """Of Adam on the weights."""
     hyper_batch: int = 100
     """Images a validation step."""
-    hyper_lr: float = 0.03
+    hyper_lr: float = 0.05
     """Of Adam on the hyperparameters and the deviations of their perturbations."""
     entropy: float = 0.001
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
+    response_lr: float = 0.005
+    """Of Adam on the response."""
 
     verb: ClassVar[str] = "stn-cnn"
     title: ClassVar[str] = "A convolutional network that tunes its augmentation"
@@ -66,7 +74,7 @@ class SelfTuningCNN(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "train", "validation", "width", "epochs", "interval", "batch", "lr",
-            "hyper_batch", "hyper_lr", "sigma",
+            "hyper_batch", "hyper_lr", "sigma", "response_lr",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
@@ -118,5 +126,5 @@ class SelfTuningCNN(Experiment):
     def _recipe(self) -> Recipe:
         return Recipe(
             self.batch, self.lr, self.hyper_batch, self.hyper_lr, self.entropy, self.sigma,
-            response_lr=self.lr, response_interval=1,
+            self.response_lr, response_interval=1,
         )  # fmt: skip

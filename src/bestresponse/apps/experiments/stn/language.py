@@ -63,7 +63,7 @@ class SelfTuningLanguage(Experiment):
     """Fixed rates of output dropout."""
     seeds: tuple[int, ...] = (0,)
     """Of initial weights, masks, perturbations and random search."""
-    epochs: int = 20
+    epochs: int = 12
     """Passes over the training part, the same for all."""
     warmup: int = 1
     """Epochs before the first validation step."""
@@ -83,6 +83,8 @@ class SelfTuningLanguage(Experiment):
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
+    response_lr: float = 0.005
+    """Of Adam on the response."""
 
     verb: ClassVar[str] = "stn-language"
     title: ClassVar[str] = "A language model that tunes its regularization"
@@ -91,7 +93,7 @@ class SelfTuningLanguage(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "tokens", "held_out", "min_count", "width", "epochs", "interval", "batch",
-            "window", "lr", "hyper_batch", "hyper_lr", "sigma",
+            "window", "lr", "hyper_batch", "hyper_lr", "sigma", "response_lr",
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
@@ -172,7 +174,7 @@ class SelfTuningLanguage(Experiment):
     def _tuned(self, text: Text, recipe: WordRecipe, seed: int, names: tuple[str, ...]) -> Learner:
         ends = {name: math.inf if name in PENALTIES else 1.0 for name in names}
         hyper = br.hyper.Bounded(**{name: (0.0, end, self.start) for name, end in ends.items()})
-        return TunedWords(text, recipe, seed, hyper)
+        return TunedWords(text, recipe, seed, hyper, centred=len(names) > 1)
 
     def _timetables(
         self, tuned: dict[str, Any], best: float, text: Text, seed: int
@@ -204,7 +206,7 @@ class SelfTuningLanguage(Experiment):
     def _recipe(self) -> WordRecipe:
         return WordRecipe(
             self.width, 1, self.batch, self.window, self.lr, self.hyper_batch, self.hyper_lr,
-            self.entropy, self.sigma,
+            self.entropy, self.sigma, self.response_lr,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from bestresponse.apps.experiments._experiment import Experiment, Findings, Puls
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _mlp_report as report
 from bestresponse.apps.experiments.stn._classifier import (
-    CentredTuned,
+    DeltaTuned,
     Fixed,
     Problem,
     Recipe,
@@ -30,7 +30,7 @@ from bestresponse.apps.experiments.stn._course import Learner, Pace, measured
 TOP = 0.9  # of the range of rates
 RATES = ("input", "first", "second")
 _LAYERS = {"1": "input", "4": "first", "7": "second"}
-_KINDS = {"stn": Tuned, "delta": CentredTuned}
+_KINDS = {"stn": Tuned, "delta": DeltaTuned}
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,37 @@ class SelfTuningMLP(Experiment):
     """Fixed rates."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of roles, initial weights, masks and perturbations."""
-    epochs: int = 40
+    epochs: int = 100
     """Passes over the training examples, the same for all."""
     warmup: int = 1
     """Epochs before the first validation step."""
-    interval: int = 4
+    interval: int = 3
     """Training steps to a validation step."""
-    batch: int = 128
+    batch: int = 64
     """Examples a training step."""
     lr: float = 0.001
     """Of Adam on the weights."""
+    response_lr: float = 0.005
+    """Of Adam on the response."""
     hyper_batch: int = 250
     """Examples a validation step."""
-    hyper_lr: float = 0.02
+    hyper_lr: float = 0.05
     """Of Adam on the rates and the deviations of their perturbations."""
     entropy: float = 0.001
     """Weight of the perturbations' entropy."""
     sigma: float = 0.5
     """Initial deviation of the perturbations."""
-    response_lr: float = 0.005
-    """Of Adam on the response of Δ-STN."""
-    response_interval: int = 4
+    delta_interval: int = 4
+    """Likewise for Δ-STN, whose response starts at nothing and learns more slowly."""
+    delta_response_lr: float = 0.001
+    """Likewise for Δ-STN."""
+    delta_hyper_lr: float = 0.03
+    """Likewise for Δ-STN."""
+    delta_entropy: float = 0.01
+    """Likewise for Δ-STN."""
+    delta_sigma: float = 1.0
+    """Likewise for Δ-STN."""
+    response_interval: int = 1
     """Training steps to a step of Δ-STN's response."""
 
     verb: ClassVar[str] = "stn-mlp"
@@ -87,9 +97,10 @@ class SelfTuningMLP(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(
             self, "train", "validation", "width", "epochs", "interval", "batch", "lr",
-            "hyper_batch", "hyper_lr", "sigma", "response_lr", "response_interval",
+            "response_lr", "hyper_batch", "hyper_lr", "sigma", "delta_interval",
+            "delta_response_lr", "delta_hyper_lr", "delta_sigma", "response_interval",
         )  # fmt: skip
-        _options.check_not_negative(self, "warmup", "entropy")
+        _options.check_not_negative(self, "warmup", "entropy", "delta_entropy")
         check_seeds(self.seeds)
         check_rates("--starts", self.starts, least=1e-6)
         check_rates("--grid", self.grid)
@@ -113,38 +124,49 @@ class SelfTuningMLP(Experiment):
     def _one_seed(
         self, task: Problem, seed: int, pulse: Pulse, found: dict[str, list[dict[str, Any]]]
     ) -> None:
-        def run(kind: str, note: str, make: Callable[[], Learner], **where: Any) -> dict[str, Any]:
-            part = measured(pulse, f"seed {seed}, {note}", self._pace, make)
+        def run(
+            kind: str, note: str, make: Callable[[], Learner], pace: Pace, **where: Any
+        ) -> dict[str, Any]:
+            part = measured(pulse, f"seed {seed}, {note}", pace, make)
             found[kind].append({"seed": seed, **where, **part})
             return part
 
         def replay(values: dict[str, list[float]]) -> Learner:
-            return Replayed(task, self._recipe, seed, values)
+            return Replayed(task, self._recipe("stn"), seed, values)
 
         for method, words in report.METHODS.items():
+            pace = self._pace(method)
             for start in self.starts:
                 make = partial(self._tuned, task, method, start, seed)
-                part = run("tuned", f"{words} from {start:g}", make, method=method, start=start)
+                part = run(
+                    "tuned", f"{words} from {start:g}", make, pace, method=method, start=start
+                )
                 if start == self.starts[0]:
                     again = partial(replay, part["values"])
-                    run("replayed", f"replay of {words}", again, method=method)
+                    run("replayed", f"replay of {words}", again, pace, method=method)
         for rate in self.grid:
-            fixed = partial(Fixed, task, self._recipe, seed, dict.fromkeys(RATES, rate))
-            run("fixed", f"fixed {rate:g}", fixed, rate=rate)
+            fixed = partial(Fixed, task, self._recipe("stn"), seed, dict.fromkeys(RATES, rate))
+            run("fixed", f"fixed {rate:g}", fixed, self._pace("stn"), rate=rate)
 
     def _tuned(self, task: Problem, method: str, start: float, seed: int) -> Learner:
         hyper = br.hyper.Bounded(**{name: (0.0, TOP, start) for name in RATES})
-        return _KINDS[method](task, self._recipe, seed, hyper)
+        return _KINDS[method](task, self._recipe(method), seed, hyper)
 
-    @property
-    def _pace(self) -> Pace:
-        return Pace(self.epochs, self.warmup, self.interval)
+    def _pace(self, method: str) -> Pace:
+        interval = self.delta_interval if method == "delta" else self.interval
+        return Pace(self.epochs, self.warmup, interval)
 
-    @property
-    def _recipe(self) -> Recipe:
-        return Recipe(
+    def _recipe(self, method: str) -> Recipe:
+        """Alike in all that the weights see."""
+        recipe = Recipe(
             self.batch, self.lr, self.hyper_batch, self.hyper_lr, self.entropy, self.sigma,
             self.response_lr, self.response_interval,
+        )  # fmt: skip
+        if method == "stn":
+            return recipe
+        return replace(
+            recipe, hyper_lr=self.delta_hyper_lr, entropy=self.delta_entropy,
+            sigma=self.delta_sigma, response_lr=self.delta_response_lr,
         )  # fmt: skip
 
 

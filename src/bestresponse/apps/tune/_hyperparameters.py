@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import bestresponse as br
 from bestresponse.apps._examples import Examples
-from bestresponse.apps._groups import GROUPS, Tuned, Values
+from bestresponse.apps.tune._groups import GROUPS, Tuned, Values
 
 _REGULARIZED = 32  # images of an outer batch on which an augmentation network is regularized
 

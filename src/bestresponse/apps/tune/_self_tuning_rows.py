@@ -14,12 +14,12 @@ from torch import Tensor
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps._examples import Examples, stream_seed
-from bestresponse.apps._groups import Tuned
-from bestresponse.apps._rows import REFITTED, TUNED, Bench, explained
-from bestresponse.apps._self_tuning import SelfTuned, SelfTuner
-from bestresponse.apps._self_tuning_groups import DECAY, Objective, Tunable, tunable
 from bestresponse.apps._training import Training
-from bestresponse.apps._tuning import Schedule
+from bestresponse.apps.tune._groups import Tuned
+from bestresponse.apps.tune._rows import REFITTED, TUNED, Bench, explained
+from bestresponse.apps.tune._self_tuning import SelfTuned, SelfTuner
+from bestresponse.apps.tune._self_tuning_groups import DECAY, Objective, Tunable, tunable
+from bestresponse.apps.tune._tuning import Schedule
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bestresponse.apps._rows import REFITTED, ROWS, TUNED, UNTUNED, Data
 from bestresponse.apps._training import Score, Training, score
+from bestresponse.apps.tune._rows import REFITTED, ROWS, TUNED, UNTUNED, Data
 
 Scored = Mapping[str, tuple[Training, Score]]
 

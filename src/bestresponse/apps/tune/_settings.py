@@ -14,9 +14,9 @@ import tyro
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
-from bestresponse.apps._groups import GROUPS, NETWORK_RATE
-from bestresponse.apps._self_tuning_groups import check_groups
-from bestresponse.apps._tune_unused import unused
+from bestresponse.apps.tune._groups import GROUPS, NETWORK_RATE
+from bestresponse.apps.tune._self_tuning_groups import check_groups
+from bestresponse.apps.tune._unused import unused
 from bestresponse.data import Splits, load, split
 
 LIGHT_MODELS = ("linear", "mlp")
@@ -210,18 +210,7 @@ class TuneSettings(ABC):
         """
         given = _options.changed(self) if given is None else given
         if self.resume is not None:
-            extra = given - {"resume", "model"}
-            if extra:
-                raise InputError(
-                    "--resume continues with the run's own settings; "
-                    f"leave {_options.flag(min(extra))} out."
-                )
-            if "model" in given and not _models.is_file(self.model):
-                raise InputError(
-                    "--resume knows the run's model; leave --model out (it is only needed again "
-                    "for FILE.py:FACTORY)."
-                )
-            return
+            return _models.check_resumed(given, self.model)
         if self.overwrite and self.out is None:
             raise InputError("--overwrite has no effect without --out; name the folder.")
         unknown = [group for group in self.groups if group not in GROUPS]

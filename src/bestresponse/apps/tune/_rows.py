@@ -14,12 +14,12 @@ import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models
 from bestresponse.apps._examples import Examples, corrupted, stream_seed
-from bestresponse.apps._groups import GROUPS, Tuned
-from bestresponse.apps._hyperparameters import Hyperparameters
 from bestresponse.apps._training import Training, predictions
-from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import HyperSteps, Schedule, Tuner
 from bestresponse.apps._user_file import said
+from bestresponse.apps.tune._groups import GROUPS, Tuned
+from bestresponse.apps.tune._hyperparameters import Hyperparameters
+from bestresponse.apps.tune._settings import TuneSettings
+from bestresponse.apps.tune._tuning import HyperSteps, Schedule, Tuner
 from bestresponse.data import Splits
 
 UNTUNED, VALIDATION_ONLY, BOTH, FILTERED, TUNED, REFITTED = ROWS = (

@@ -15,7 +15,7 @@ import bestresponse as br
 from bestresponse._errors import InputError
 
 if TYPE_CHECKING:
-    from bestresponse.apps._tune_settings import TuneSettings
+    from bestresponse.apps.tune._settings import TuneSettings
 
 DECAY, SMOOTHING = "decay", "label-smoothing"
 _GROUPS = ("dropout", DECAY, "augment", SMOOTHING)

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE
-from bestresponse.apps._outcome import Outcome
-from bestresponse.apps._self_tuning import SelfTuner
-from bestresponse.apps._self_tuning_outcome import best_fixed
+from bestresponse.apps.tune._outcome import Outcome
+from bestresponse.apps.tune._self_tuning import SelfTuner
+from bestresponse.apps.tune._self_tuning_outcome import best_fixed
 
 _DRAWN = 12  # curves in a panel
 _SIGMA, _RESPONSE = "sigma:", "response:"

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from bestresponse.apps import _figures, _html, _options
-from bestresponse.apps._augmentation_report import changed_images
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
-from bestresponse.apps._groups_report import over_time
-from bestresponse.apps._outcome import Outcome, notes
-from bestresponse.apps._rows import (
+from bestresponse.apps._run import RunFolder
+from bestresponse.apps.tune._augmentation_report import changed_images
+from bestresponse.apps.tune._groups import EXAMPLE_GROUPS, Tuned
+from bestresponse.apps.tune._groups_report import over_time
+from bestresponse.apps.tune._outcome import Outcome, notes
+from bestresponse.apps.tune._rows import (
     BOTH,
     FILTERED,
     REFITTED,
@@ -23,11 +24,10 @@ from bestresponse.apps._rows import (
     Data,
     label,
 )
-from bestresponse.apps._run import RunFolder
-from bestresponse.apps._self_tuning import SelfTuner
-from bestresponse.apps._self_tuning_report import self_tuning_sections
-from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import HyperSteps
+from bestresponse.apps.tune._self_tuning import SelfTuner
+from bestresponse.apps.tune._self_tuning_report import self_tuning_sections
+from bestresponse.apps.tune._settings import TuneSettings
+from bestresponse.apps.tune._tuning import HyperSteps
 
 Lines = list[dict[str, Any]]
 

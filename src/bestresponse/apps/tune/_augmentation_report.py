@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._examples import Examples
-from bestresponse.apps._groups import Tuned
+from bestresponse.apps.tune._groups import Tuned
 
 _IMAGES, _SAMPLES, _DRAWS = 6, 5, 200
 

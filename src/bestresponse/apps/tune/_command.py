@@ -11,10 +11,10 @@ from rich.console import Console
 
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
-from bestresponse.apps._outcome import Outcome
 from bestresponse.apps._run import RunFolder, absolute, check_free
-from bestresponse.apps._session import Session, fingerprint
-from bestresponse.apps._tune_settings import LIGHT_MODELS, TuneSettings
+from bestresponse.apps.tune._outcome import Outcome
+from bestresponse.apps.tune._session import Session, fingerprint
+from bestresponse.apps.tune._settings import LIGHT_MODELS, TuneSettings
 
 
 @dataclass(frozen=True)

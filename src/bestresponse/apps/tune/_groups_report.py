@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._figures import BLUE, GREY, RED
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned, Values
-from bestresponse.apps._rows import Data
+from bestresponse.apps.tune._groups import EXAMPLE_GROUPS, Tuned, Values
+from bestresponse.apps.tune._rows import Data
 
 Lines = list[dict[str, Any]]
 

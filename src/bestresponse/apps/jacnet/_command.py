@@ -18,10 +18,11 @@ from torch import Tensor
 import bestresponse as br
 from bestresponse import SolveError
 from bestresponse._errors import InputError
-from bestresponse.apps import _options, _tabular
-from bestresponse.apps._jacnet_fit_report import Fitted, report
+from bestresponse.apps import _options
 from bestresponse.apps._progress import reporting
 from bestresponse.apps._run import RESULT_FILE, RunFolder, absolute, check_free, replace_file, shown
+from bestresponse.apps.jacnet import _tabular
+from bestresponse.apps.jacnet._report import Fitted, report
 from bestresponse.data import load_columns
 
 _COMMAND = "jacnet fit"

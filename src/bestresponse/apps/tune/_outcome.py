@@ -14,13 +14,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bestresponse._errors import InputError
-from bestresponse.apps._groups import EXAMPLE_GROUPS, Tuned
-from bestresponse.apps._rows import REFITTED, ROWS, TUNED, UNTUNED, Data, label, ordered
 from bestresponse.apps._run import RESULT_FILE, RunFolder
-from bestresponse.apps._self_tuning_outcome import beside_fixed_values, best_fixed
 from bestresponse.apps._training import Score, Training
-from bestresponse.apps._tune_settings import TuneSettings
-from bestresponse.apps._tuning import HyperSteps
+from bestresponse.apps.tune._groups import EXAMPLE_GROUPS, Tuned
+from bestresponse.apps.tune._rows import REFITTED, ROWS, TUNED, UNTUNED, Data, label, ordered
+from bestresponse.apps.tune._self_tuning_outcome import beside_fixed_values, best_fixed
+from bestresponse.apps.tune._settings import TuneSettings
+from bestresponse.apps.tune._tuning import HyperSteps
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._figures import BLUE, GREEN, GREY, ORANGE
-from bestresponse.apps._tabular import TableModel
+from bestresponse.apps.jacnet._tabular import TableModel
 
 _CURVE = 400
 

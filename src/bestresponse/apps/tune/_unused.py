@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bestresponse.apps._groups import GROUPS
+from bestresponse.apps.tune._groups import GROUPS
 
 if TYPE_CHECKING:
-    from bestresponse.apps._tune_settings import TuneSettings
+    from bestresponse.apps.tune._settings import TuneSettings
 
 _NETWORK = ("augment_depth", "augment_width", "augment_regularizer")
 _SOLVER = ("solver", "solver_steps", "solver_lr", "damping")

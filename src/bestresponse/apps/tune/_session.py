@@ -15,9 +15,12 @@ import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _models, _options
 from bestresponse.apps._interrupt import Interrupted, Wish, listening
-from bestresponse.apps._outcome import Outcome, outcome, print_outcome
 from bestresponse.apps._progress import Reporter, reporting
-from bestresponse.apps._rows import (
+from bestresponse.apps._run import RunFolder, shown
+from bestresponse.apps._training import Training, score
+from bestresponse.apps.tune._outcome import Outcome, outcome, print_outcome
+from bestresponse.apps.tune._report import write_report
+from bestresponse.apps.tune._rows import (
     BOTH,
     FILTERED,
     REFITTED,
@@ -30,12 +33,9 @@ from bestresponse.apps._rows import (
     label,
     make_data,
 )
-from bestresponse.apps._run import RunFolder, shown
-from bestresponse.apps._self_tuning_rows import SelfTuningBench
-from bestresponse.apps._training import Training, score
-from bestresponse.apps._tune_report import write_report
-from bestresponse.apps._tune_settings import TuneSettings, find_device
-from bestresponse.apps._tuning import HyperSteps
+from bestresponse.apps.tune._self_tuning_rows import SelfTuningBench
+from bestresponse.apps.tune._settings import TuneSettings, find_device
+from bestresponse.apps.tune._tuning import HyperSteps
 from bestresponse.data import Splits
 
 _CURVE_EXAMPLES = 2000  # scores along the way look at no more than this many of each role

@@ -14,10 +14,10 @@ from torch import Tensor
 import bestresponse as br
 from bestresponse import Result, SolveError
 from bestresponse.apps._examples import Examples, Order
-from bestresponse.apps._groups import Tuned, Values
 from bestresponse.apps._run import RunFolder
-from bestresponse.apps._self_tuning_groups import DECAY, Objective, Tunable, is_whole
-from bestresponse.apps._tuning import HyperSteps, Schedule
+from bestresponse.apps.tune._groups import Tuned, Values
+from bestresponse.apps.tune._self_tuning_groups import DECAY, Objective, Tunable, is_whole
+from bestresponse.apps.tune._tuning import HyperSteps, Schedule
 
 _UNITS = {"dropout": "dropout rate", "augment": "range", "cutout": "number"}
 _NAMED = 8  # rates that are drawn one by one

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import bestresponse as br
 from bestresponse._errors import InputError
-from bestresponse.apps._tuning import quantiles
+from bestresponse.apps.tune._tuning import quantiles
 
 if TYPE_CHECKING:
     from bestresponse.apps._examples import Examples
-    from bestresponse.apps._tune_settings import TuneSettings
+    from bestresponse.apps.tune._settings import TuneSettings
 
 NETWORK_RATE = 3e-3  # of networks, whose units die at the rates that suit a few numbers
 _NAMED = 8  # layers that are drawn one by one
