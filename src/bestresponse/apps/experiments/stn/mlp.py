@@ -59,7 +59,7 @@ class SelfTuningMLP(Experiment):
     """Of roles, initial weights, masks and perturbations."""
     epochs: int = 100
     """Passes over the training examples, the same for all."""
-    warmup: int = 1
+    warmup: int = 5
     """Epochs before the first validation step."""
     interval: int = 3
     """Training steps to a validation step."""
@@ -71,7 +71,7 @@ class SelfTuningMLP(Experiment):
     """Of Adam on the response."""
     hyper_batch: int = 250
     """Examples a validation step."""
-    hyper_lr: float = 0.05
+    hyper_lr: float = 0.04
     """Of Adam on the rates and the deviations of their perturbations."""
     entropy: float = 0.001
     """Weight of the perturbations' entropy."""
@@ -87,7 +87,7 @@ class SelfTuningMLP(Experiment):
     """Likewise for Δ-STN."""
     delta_sigma: float = 1.0
     """Likewise for Δ-STN."""
-    response_interval: int = 1
+    response_interval: int = 2
     """Training steps to a step of Δ-STN's response."""
 
     verb: ClassVar[str] = "stn-mlp"
