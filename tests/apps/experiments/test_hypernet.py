@@ -163,7 +163,7 @@ def test_the_global_curve_is_that_of_the_closed_form(roles):
     grid, problem = torch.linspace(-3, 3, 7), problem_of()
     settings = response.PAPER_GLOBAL.settings | {"sampling": response.Uniform(-3.5, 3.5)}
     net = hypernetwork(problem, 0, **settings | {"samples": 10})
-    found = whole.learned(problem, net, (1e-2, 500), grid, CLOSE, roles)
+    found = whole.learned(problem, net, (1e-2, 500, 1.0), grid, CLOSE, roles)
     curve = curve_of(roles, found["points"])
     assert np.abs(np.array(found["predicted"]) - curve).max() < 0.06 * np.ptp(curve)
     exact = found["points"][curve.argmin()]
@@ -331,6 +331,8 @@ def test_roles_are_the_first_rows():
     (HypernetPredict, {"evaluations": (1,)}, "--evaluations is 1"),
     (HypernetGlobal, {"low": math.nan}, "--low nan and --high 4.0 are no range"),
     (HypernetGlobal, {"iterations": 0}, "--iterations is 0"),
+    (HypernetGlobal, {"end": 0.0}, "--end is 0"),
+    (HypernetGlobal, {"end": 2.0}, "--end is 2.0; give a share of at most 1"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(kind, wrong, says, tmp_path):
     with pytest.raises(InputError, match=says):

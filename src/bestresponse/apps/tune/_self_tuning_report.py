@@ -57,6 +57,8 @@ def _perturbations(steps: SelfTuner) -> str:
         "Right: how much one σ of each hyperparameter moves the weights of a layer; near zero the "
         "validation steps follow noise."
     )
+    if max(len(steps.net.hyper.values()), len(steps.net.converted)) > _DRAWN:
+        text += f" The first {_DRAWN} are drawn."
     return _html.section("Perturbations and responses", text, _picture(figure, "σ and responses"))
 
 

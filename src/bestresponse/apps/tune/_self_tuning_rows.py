@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -30,7 +31,7 @@ class SelfTuningBench(Bench):
         settings = self.settings
         self._probe_net()
         net, remarks = self._net()
-        self._tuner = SelfTuner(
+        tuner = SelfTuner(
             net,
             self._self_tuning_optimizer(net),
             Schedule(settings.warmup, settings.train_steps, patience=0),
@@ -47,40 +48,34 @@ class SelfTuningBench(Bench):
             self.data.train,
             net,
             _loss_of(net, self._objective),
-            companion=self._tuner,
+            companion=tuner,
             product=net.freeze,
         )
         return training, SelfTuned(net, self._tunable, self._objective)
 
     def fixed(self) -> list[Training]:
         initial = self._tunable.bounded().values()
-        return [
-            self._replaying(_name(values), self.data.train, _Fixed(initial, values))
-            for values in self._tunable.fixed_values(self.settings.grid)
-        ]
+        grid = self._tunable.fixed_values(self.settings.grid)
+        return [self._at(_name(each), self.data.train, initial | _tensors(each)) for each in grid]
 
     def refitted(self, hyper: Tuned) -> Training:
-        """A training on both sets along the schedule that was found."""
+        assert isinstance(hyper, SelfTuned)
         examples = self.data.train.joined(self.data.validation)
-        return self._replaying(REFITTED, examples, self._tuner.schedule)
+        return self._at(REFITTED, examples, hyper.bounded.values())
 
-    def _replaying(
-        self, name: str, examples: Examples, timetable: br.response.Schedule | _Fixed
-    ) -> Training:
-        """The training of an ordinary model at the values of a timetable."""
-        replay = br.response.Replay(self._model(), timetable, self._tunable.dropout)
+    def _at(self, name: str, examples: Examples, values: Mapping[str, Tensor]) -> Training:
+        """The training of an ordinary model at fixed values."""
+        replay = br.response.Replay(self._model(), _Always(values), self._tunable.dropout)
         squares = br.hyper.WeightDecay(replay.model, per="model", init=1.0).to(self.device)
         objective = self._objective
 
         def loss(inputs: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-            replay.set(training.step)
             values = replay.values
             logits = replay(objective.augmented(inputs, values))
             decay = objective.decay(values).to(logits) * squares(replay.model)
             return objective.cross_entropy(logits, labels, values) + decay.sum()
 
-        training = self._training(name, examples, replay, loss, product=lambda: replay.model)
-        return training
+        return self._training(name, examples, replay, loss, product=lambda: replay.model)
 
     @cached_property
     def _tunable(self) -> Tunable:
@@ -132,14 +127,18 @@ class SelfTuningBench(Bench):
             net.validation_loss(F.cross_entropy, inputs, labels).backward()
 
 
-class _Fixed:
-    """The same values at every step."""
+@dataclass(frozen=True)
+class _Always:
+    """A schedule of one setting."""
 
-    def __init__(self, initial: Mapping[str, Tensor], values: Mapping[str, float]) -> None:
-        self._values = {**initial, **{name: torch.tensor(v) for name, v in values.items()}}
+    values: Mapping[str, Tensor]
 
     def at(self, step: int) -> Mapping[str, Tensor]:
-        return self._values
+        return self.values
+
+
+def _tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(value) for name, value in values.items()}
 
 
 def _name(values: Mapping[str, float]) -> str:

@@ -213,9 +213,9 @@ class Session:
         self.trainings[VALIDATION_ONLY].load(state["trainings"][VALIDATION_ONLY])
         if FILTERED in state["trainings"]:
             self._add_filtered()
+        if REFITTED in state["trainings"]:
+            self._add_refitted()
         for name, saved in state["trainings"].items():
-            if name == REFITTED:  # the last, made of what was tuned
-                self._add_refitted()
             self.trainings[name].load(saved)
 
     def _finish(self) -> Outcome:

@@ -20,7 +20,7 @@ from bestresponse.apps.tune._unused import unused
 from bestresponse.data import Splits, load, split
 
 LIGHT_MODELS = ("linear", "mlp")
-SELF_TUNING_RATE = 0.02  # of Adam, on all hyperparameters of a self-tuning network
+SELF_TUNING_RATE = 0.05  # of Adam, on all hyperparameters of a self-tuning network
 _HIGHEST_RATE = 1e37  # near the end of float32, where optimizers overflow
 _LIGHT_BATCHES = 4  # of training, in a hyperparameter step of a light model
 
@@ -116,7 +116,7 @@ class TuneSettings(ABC):
     lr: float = 3e-3
     """Adam's learning rate for the weights."""
     hyper_lr: Annotated[float | None, _optional("FLOAT")] = None
-    """Adam's learning rate for all hyperparameters; by default each group has its own, 0.02 with
+    """Adam's learning rate for all hyperparameters; by default each group has its own, 0.05 with
     self-tuning."""
     group_lr: tuple[str, ...] = ()
     """GROUP=RATE, for groups that are to have another learning rate, such as decay=0.01."""

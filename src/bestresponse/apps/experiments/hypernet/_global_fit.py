@@ -19,7 +19,7 @@ _DESCENT = (120, 0.1)  # steps of Adam on λ, and its learning rate
 def learned(
     problem: Elementary,
     net: br.response.HyperNetwork,
-    pace: tuple[float, int],
+    pace: tuple[float, int, float],
     grid: Tensor,
     retraining: Retraining,
     roles: Roles,
@@ -29,7 +29,7 @@ def learned(
     Args:
         problem: whose weights it has.
         net: not trained yet.
-        pace: learning rate and steps of Adam.
+        pace: learning rate of Adam, its steps, and the share of the rate at the end.
         grid: of cross-validation, (S,).
         retraining: of that, too.
         roles: of the images.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from bestresponse import response
+from bestresponse._errors import InputError
 from bestresponse.apps import _options
 from bestresponse.apps.experiments._experiment import Findings, Pulse
 from bestresponse.apps.experiments._threads import one_thread
@@ -29,6 +30,8 @@ class HypernetGlobal(OfFewDecays):
 
     iterations: int = 6000
     """Steps of Adam on the hypernetwork."""
+    end: float = 0.01
+    """Of its learning rate, the share that is left at the end; 1 keeps it, as paper and code do."""
 
     verb: ClassVar[str] = "hypernet-global"
     title: ClassVar[str] = "Hypernetworks: a predicted validation curve"
@@ -36,7 +39,9 @@ class HypernetGlobal(OfFewDecays):
     def check(self, given: set[str] | None = None) -> None:
         """Refuse numbers that make no sense."""
         super().check(given)
-        _options.check_positive(self, "iterations")
+        _options.check_positive(self, "iterations", "end")
+        if self.end > 1:
+            raise InputError(f"--end is {self.end}; give a share of at most 1.")
 
     @property
     def steps(self) -> int:
@@ -64,5 +69,5 @@ class HypernetGlobal(OfFewDecays):
     def _run(self, roles: Roles, seed: int) -> dict[str, Any]:
         problem, preset = self.problem(roles[0], "model", 0.0, seed), PRESETS[self.objective]
         net = hypernetwork(problem, seed, **preset.settings)
-        pace = preset.lr, self.iterations
+        pace = preset.lr, self.iterations, self.end
         return learned(problem, net, pace, self.values, self.retraining, roles)
