@@ -11,7 +11,6 @@ import bestresponse as br
 from bestresponse.apps._examples import Order, stream_seed
 from bestresponse.apps.experiments.stn import _mlp_report as mlp_report
 from bestresponse.apps.experiments.stn._classifier import (
-    CentredTuned,
     DeltaTuned,
     Fixed,
     Recipe,
@@ -121,7 +120,7 @@ def test_a_step_of_stn_is_the_library_s_training_loss(task):
         assert torch.equal(parameter.grad, grad)
 
 
-@pytest.mark.parametrize("kind", [Tuned, CentredTuned, DeltaTuned])
+@pytest.mark.parametrize("kind", [Tuned, DeltaTuned])
 def test_hyperparameters_rest_until_the_warmup_is_over(task, kind):
     hyper = br.hyper.Bounded(**{name: (0.0, 0.9, 0.3) for name in RATES})
     run = course(kind(task, RECIPE, 3, hyper), Pace(epochs=2, warmup=1, interval=2), silent)

@@ -244,15 +244,10 @@ class Tuned(Classifier):
         ]
 
 
-class CentredTuned(Tuned):
-    """STN with centred gates: still one loss, in which the plain weights are those at λ."""
-
-    centred = True
-
-
-class DeltaTuned(CentredTuned):
+class DeltaTuned(Tuned):
     """Δ-STN: the weights' own loss each step, the response's each few steps."""
 
+    centred = True
     _steps = 0
 
     def step(self) -> None:
