@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from bestresponse.apps import _figures, _html
 from bestresponse.apps._figures import BLUE, GREY, RED
@@ -66,6 +67,7 @@ def _bars(axes: Axes, values: Values) -> None:
     axes.margins(x=0.15)
     if values.logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # they would run into each other
     else:
         axes.locator_params(axis="x", nbins=6)
     room = max(0.0, 3 - len(values.names)) / 2  # a single bar does not fill the panel
