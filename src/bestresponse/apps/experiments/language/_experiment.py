@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from bestresponse._errors import InputError
 from bestresponse.apps import _options
 from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
 from bestresponse.apps.experiments.language._cost import peak_bytes, seconds_a_step
 from bestresponse.apps.experiments.language._model import Strengths, check_vocabulary
-from bestresponse.apps.experiments.language._parts import Parts
+from bestresponse.apps.experiments.language._parts import Parts, check_words
 from bestresponse.apps.experiments.language._report import ARMS, sections
 from bestresponse.apps.experiments.language._search import search
 from bestresponse.apps.experiments.language._training import LanguageTraining, Recipe
@@ -101,13 +100,7 @@ class Language(Experiment):
         _options.check_choice(self, "rates", ("one", "unit"))
         _options.check_choice(self, "decay", ("model", "tensor", "weight"))
         check_seeds(self.seeds)
-        if self.tokens < 2 * self.batch:
-            raise InputError(
-                f"--tokens {self.tokens} is less than two words in each of --batch {self.batch} "
-                "columns; take more of the text, or fewer columns."
-            )
-        if self.held_out < 8:
-            raise InputError(f"--held-out is {self.held_out}; give at least 8.")
+        check_words(self.tokens, self.held_out, self.batch)
 
     @property
     def steps(self) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import bestresponse as br
+from bestresponse._errors import InputError
 from bestresponse.apps.experiments.language._model import LanguageModel
 from bestresponse.data import Text
 
@@ -43,6 +44,17 @@ class Parts:
         half = len(text.validation) // 2
         tuning, selection = text.validation[:half], text.validation[half:]
         return cls(text.train, tuning, selection, text.test, len(text.vocabulary))
+
+
+def check_words(tokens: int, held_out: int, batch: int) -> None:
+    """Refuse too few words for training, or for each of the other parts."""
+    if tokens < 2 * batch:
+        raise InputError(
+            f"--tokens {tokens} is less than two words in each of --batch {batch} columns; take "
+            "more of the text, or fewer columns."
+        )
+    if held_out < 8:
+        raise InputError(f"--held-out is {held_out}; give at least 8.")
 
 
 def columns(part: Tensor, count: int) -> Tensor:

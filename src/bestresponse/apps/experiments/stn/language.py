@@ -16,6 +16,7 @@ from bestresponse.apps import _options
 from bestresponse.apps._examples import stream_seed
 from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
 from bestresponse.apps.experiments._threads import one_thread
+from bestresponse.apps.experiments.language._parts import check_words
 from bestresponse.apps.experiments.stn import _language_report as report
 from bestresponse.apps.experiments.stn._course import ByEpoch, Learner, Pace, measured
 from bestresponse.apps.experiments.stn._runs import at_best
@@ -103,13 +104,7 @@ class SelfTuningLanguage(Experiment):
             raise InputError("--grid has a rate out of range; give rates between 0 and 1.")
         if not 0 < self.start < 1:
             raise InputError("--start has a rate out of range; give one between 0 and 1.")
-        if self.tokens < 2 * self.batch:
-            raise InputError(
-                f"--tokens {self.tokens} is less than two words in each of --batch {self.batch} "
-                "columns; take more of the text, or fewer columns."
-            )
-        if self.held_out < 8:
-            raise InputError(f"--held-out is {self.held_out}; give at least 8.")
+        check_words(self.tokens, self.held_out, self.batch)
 
     @property
     def steps(self) -> int:
