@@ -72,7 +72,7 @@ def learned(logs, slopes_too, seed):
         2, 10, activation=jacnet.Free(), hidden=32, value=solved(CENTRE),
         rule=jacnet.GaussLegendre(6),
     )  # fmt: skip
-    optimizer = torch.optim.LBFGS(f.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(f.parameters(), max_iter=150, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
