@@ -109,14 +109,12 @@ def judged(
     """
     predict, seconds = timed(make)
     best = minimum(predict, box, seed)
-    (validation,), (test,) = (
-        pairs(problem, best[None], roles, retraining)[name] for name in ("validation", "test")
-    )
+    retrained = pairs(problem, best[None], roles, retraining)
     return {
         "predicted": predict(torch.tensor(held["points"])).tolist(),
         "best": best.tolist(),
         "promised": float(predict(best[None])),
-        "validation": validation,
-        "test": test,
+        "validation": retrained["validation"][0],
+        "test": retrained["test"][0],
         "seconds": seconds,
     }
