@@ -89,7 +89,7 @@ class Schedule:
         """
         if not self._rows:
             raise InputError("The schedule is empty; record a step first.")
-        before = bisect_right([row[_STEP] for row in self._rows], step)
+        before = bisect_right(self._rows, float(step), key=lambda row: row[_STEP])
         row = self._rows[max(before - 1, 0)]
         return {
             name: torch.tensor(

@@ -254,8 +254,7 @@ class DeltaTuned(Tuned):
         """Weights at the hyperparameters as they are; then perhaps the response around them."""
         x, y = self.batch()
         self._optimizer.zero_grad()
-        rest = {name: value[None] for name, value in self.net.hyper.values().items()}
-        F.cross_entropy(self.net(self.problem.augment(x, rest)), y).backward()
+        F.cross_entropy(self.net(self.problem.augment(x, self.net.values)), y).backward()
         self._steps += 1
         if self._steps % self.recipe.response_interval == 0:
             with self.net.perturbed(len(x)) as drawn:

@@ -15,7 +15,6 @@ from bestresponse.apps._examples import stream_seed
 from bestresponse.apps.experiments.stn._course import ByEpoch, Learner
 from bestresponse.apps.experiments.stn._word_model import (
     PENALTIES,
-    RATES,
     Reader,
     Reading,
     WordModel,
@@ -233,6 +232,3 @@ class TunedWords(WordLearner):
         loss.backward()
         self._hypers.step()
         self._held_out.keep(reading.state)
-
-
-__all__ = ["RATES", "FixedWords", "ReplayedWords", "Timetable", "TunedWords", "WordRecipe"]
