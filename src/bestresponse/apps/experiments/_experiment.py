@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -136,6 +136,18 @@ def check_seeds(seeds: tuple[int, ...]) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         given = " ".join(map(str, seeds)) or "empty"
         raise InputError(f"--seeds is {given}; give one or more different numbers from 0 on.")
+
+
+def check_distinct(flag: str, values: Sequence[float], one: str) -> None:
+    """Refuse no value, and one twice.
+
+    Args:
+        flag: that has them.
+        values: of any number.
+        one: what one of them is.
+    """
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"{flag} is empty or has a {one} twice; give different ones.")
 
 
 def _files(

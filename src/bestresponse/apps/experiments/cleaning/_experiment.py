@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 
 from bestresponse._errors import InputError
 from bestresponse.apps import _options
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
+from bestresponse.apps.experiments._experiment import (
+    Experiment,
+    Findings,
+    Pulse,
+    check_distinct,
+    check_seeds,
+)
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.cleaning import _report as report
 from bestresponse.apps.experiments.cleaning._contenders import FOLLOWED
@@ -58,8 +64,7 @@ class DataCleaning(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(self, "rows", "validation", "decay", "seconds")
         check_seeds(self.seeds)
-        if not self.noise or len(set(self.noise)) < len(self.noise):
-            raise InputError("--noise is empty or has a level twice; give different ones.")
+        check_distinct("--noise", self.noise, "level")
         for level in self.noise:
             if not 0 < level < 1:
                 raise InputError(f"--noise is {level}; give numbers between 0 and 1.")

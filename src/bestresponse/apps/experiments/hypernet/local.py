@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from bestresponse._errors import InputError
 from bestresponse.apps import _options
-from bestresponse.apps.experiments._experiment import Findings, Pulse
+from bestresponse.apps.experiments._experiment import Findings, Pulse, check_distinct
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.hypernet import _local_report as report
 from bestresponse.apps.experiments.hypernet._data import Roles
@@ -43,8 +42,7 @@ class HypernetLocal(OfFewDecays):
         """Refuse numbers that make no sense."""
         super().check(given)
         _options.check_positive(self, "iterations", "lr", "hyper_lr", "batch")
-        if not self.starts or len(set(self.starts)) < len(self.starts):
-            raise InputError("--starts is empty or has a value twice; give different ones.")
+        check_distinct("--starts", self.starts, "value")
         check_logarithms("--starts", *self.starts)
 
     @property

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from bestresponse._errors import InputError
 from bestresponse.apps import _options
-from bestresponse.apps.experiments._experiment import Findings, Pulse
+from bestresponse.apps.experiments._experiment import Findings, Pulse, check_distinct
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.hypernet import _many_report as report
 from bestresponse.apps.experiments.hypernet._data import Roles
@@ -70,8 +69,7 @@ class OfManyDecays(OfHypernetworks):
             self, "seconds", "rank", "sigma", "samples", "lr", "response_lr", "hyper_lr", "batch",
             "hyper_batch", "retraining_steps",
         )  # fmt: skip
-        if not self.grid or len(set(self.grid)) < len(self.grid):
-            raise InputError("--grid is empty or has a value twice; give different ones.")
+        check_distinct("--grid", self.grid, "value")
         check_logarithms("--start", self.start)
         check_logarithms("--grid", *self.grid)
 

@@ -10,7 +10,13 @@ from typing import Any, ClassVar
 from bestresponse._errors import InputError
 from bestresponse.apps import _options
 from bestresponse.apps._examples import stream_seed
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
+from bestresponse.apps.experiments._experiment import (
+    Experiment,
+    Findings,
+    Pulse,
+    check_distinct,
+    check_seeds,
+)
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.split import _report as report
 from bestresponse.apps.experiments.split._data import Pool
@@ -52,8 +58,7 @@ class ValidationShare(Experiment):
             raise InputError(f"--sizes is {words}; give one or more different positive numbers.")
         if not LEAST <= self.decay <= MOST:
             raise InputError(f"--decay is {self.decay}; give a number from {LEAST} to {MOST:g}.")
-        if not self.shares or len(set(self.shares)) < len(self.shares):
-            raise InputError("--shares is empty or has a share twice; give different ones.")
+        check_distinct("--shares", self.shares, "share")
         for share in self.shares:
             if not 0 <= share < 1:
                 raise InputError(f"--shares has {share}; give numbers from 0 to below 1.")

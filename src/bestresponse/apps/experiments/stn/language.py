@@ -14,7 +14,13 @@ import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _options
 from bestresponse.apps._examples import stream_seed
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
+from bestresponse.apps.experiments._experiment import (
+    Experiment,
+    Findings,
+    Pulse,
+    check_distinct,
+    check_seeds,
+)
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.language._parts import check_words
 from bestresponse.apps.experiments.stn import _language_report as report
@@ -98,8 +104,7 @@ class SelfTuningLanguage(Experiment):
         )  # fmt: skip
         _options.check_not_negative(self, "warmup", "entropy")
         check_seeds(self.seeds)
-        if not self.grid or len(set(self.grid)) < len(self.grid):
-            raise InputError("--grid is empty or has a rate twice; give different ones.")
+        check_distinct("--grid", self.grid, "rate")
         if not all(0 <= rate < 1 for rate in self.grid):
             raise InputError("--grid has a rate out of range; give rates between 0 and 1.")
         if not 0 < self.start < 1:

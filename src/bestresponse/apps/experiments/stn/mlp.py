@@ -13,7 +13,13 @@ from torch import nn
 import bestresponse as br
 from bestresponse._errors import InputError
 from bestresponse.apps import _options
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
+from bestresponse.apps.experiments._experiment import (
+    Experiment,
+    Findings,
+    Pulse,
+    check_distinct,
+    check_seeds,
+)
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _mlp_report as report
 from bestresponse.apps.experiments.stn._classifier import (
@@ -186,8 +192,7 @@ def problem(roles: Roles, width: int) -> Problem:
 
 def check_rates(flag: str, rates: tuple[float, ...], least: float = 0.0) -> None:
     """Refuse no rate, one twice, and one out of range."""
-    if not rates or len(set(rates)) < len(rates):
-        raise InputError(f"{flag} is empty or has a rate twice; give different ones.")
+    check_distinct(flag, rates, "rate")
     for rate in rates:
         if not least <= rate < TOP:
             raise InputError(f"{flag} has {rate:g}; give rates between 0 and {TOP:g}.")

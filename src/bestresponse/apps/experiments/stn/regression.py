@@ -8,7 +8,13 @@ from typing import ClassVar
 
 from bestresponse._errors import InputError
 from bestresponse.apps import _options
-from bestresponse.apps.experiments._experiment import Experiment, Findings, Pulse, check_seeds
+from bestresponse.apps.experiments._experiment import (
+    Experiment,
+    Findings,
+    Pulse,
+    check_distinct,
+    check_seeds,
+)
 from bestresponse.apps.experiments._threads import one_thread
 from bestresponse.apps.experiments.stn import _regression_report as report
 from bestresponse.apps.experiments.stn._regression_fit import (
@@ -46,8 +52,7 @@ class SelfTuningRegression(Experiment):
         """Refuse numbers that make no sense."""
         _options.check_positive(self, "rounds", "timed_rounds")
         check_seeds(self.seeds)
-        if not self.starts or len(set(self.starts)) < len(self.starts):
-            raise InputError("--starts is empty or has a rate twice; give different ones.")
+        check_distinct("--starts", self.starts, "rate")
         for start in self.starts:
             if not 0 < start < TOP:
                 raise InputError(f"--starts has {start}; give rates between 0 and {TOP:g}.")
